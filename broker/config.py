@@ -1,0 +1,98 @@
+"""The broker's configuration: flat dotted keys, as in Kafka's `server.properties`."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class ConfigError(Exception):
+    """A key that does not exist or a value that does not fit; the message names the key."""
+
+
+def _dotted(attribute: str) -> str:
+    return attribute.replace("_", ".")
+
+
+class Config(BaseModel):
+    """Every setting of one broker; `storage.sync` is the attribute `storage_sync`. Defaults are Kafka's unless the comment says why not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=_dotted, populate_by_name=True)
+
+    data_dir: Path = Path("data")
+    listen: str = "127.0.0.1:9092"
+    http_listen: str = "127.0.0.1:8092"
+    advertised_listen: str = Field("", description="HOST:PORT that clients are told to use; empty: the bound address")
+    node_id: int = Field(1, ge=0)
+
+    socket_request_max_bytes: int = Field(100 * 1024 * 1024, ge=1024)
+    connections_max_idle_ms: int = Field(600_000, ge=1)
+    # Kafka has no limit; a limit keeps a client that leaks connections from exhausting file descriptors.
+    max_connections: int = Field(10_000, ge=1)
+    fetch_max_bytes: int = Field(55 * 1024 * 1024, ge=1024)
+
+    auto_create_topics_enable: bool = True
+    num_partitions: int = Field(1, ge=1)
+    group_initial_rebalance_delay_ms: int = Field(3000, ge=0)
+    offsets_topic_num_partitions: int = Field(50, ge=1)
+
+    storage_sync: Literal["always", "interval", "os"] = "always"
+    storage_flush_interval_ms: int = Field(50, ge=1)
+
+    @classmethod
+    def load(cls, file: Path | None = None, settings: Iterable[str] = (), **overrides: Any) -> Self:
+        """Merges, weakest first: a TOML file, attributes given by command line flags (None: not given), `key=value` settings.
+
+        Raises ConfigError, naming the key, for an unknown key, a value that does not fit, or an unreadable file.
+        """
+        values: dict[str, Any] = _read_toml(file) if file is not None else {}
+        values |= {_dotted(name): value for name, value in overrides.items() if value is not None}
+        for setting in settings:
+            key, separator, value = setting.partition("=")
+            if not separator or not key.strip():
+                raise ConfigError(f"--set {setting}: expected key=value")
+            values[key.strip()] = value.strip()
+        known = {_dotted(name) for name in cls.model_fields}
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"unknown configuration key {key!r}")
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"{key}: {first['msg']} (got {first['input']!r})") from None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return dict(_flatten(tomllib.loads(file.read_text(encoding="utf-8"))))
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """TOML reads `storage.sync = "os"` as nested tables; keys here are flat."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Splits `HOST:PORT` (`[::1]:9092` for IPv6); raises ConfigError."""
+    host, separator, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not separator or not host or not port.isdecimal() or int(port) > 65_535:
+        raise ConfigError(f"{address!r} is not HOST:PORT")
+    return host, int(port)
+
+
+def format_address(host: str, port: int) -> str:
+    """The inverse of `parse_address`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

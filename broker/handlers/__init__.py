@@ -1,0 +1,1 @@
+"""One module per API key; `broker.registry.load_handlers` imports them all. Handlers never import one another."""
