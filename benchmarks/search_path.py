@@ -1,0 +1,235 @@
+"""From record to hit: freshness, what indexing costs produce, embedding throughput, search latency with its recall."""
+
+import itertools
+import json
+import math
+import os
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka
+import httpx
+import numpy as np
+from senselog_client import SenselogClient
+
+from benchmarks import frames, librdkafka
+from benchmarks.brokers import ROOT, Broker
+from benchmarks.loads import percentile, topic_name
+from benchmarks.raw_client import replay
+from benchmarks.report import Result
+
+DATA = Path(os.environ.get("SENSELOG_DATA_SETS", ROOT.parent / "shared" / "data"))
+WAIT_S = 900
+VECTORS = {"vector.enabled": "true"}
+
+
+def producer(broker: Broker) -> confluent_kafka.Producer:
+    """A librdkafka producer that sends at once."""
+    return confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap, "linger.ms": 0, "enable.idempotence": True})
+
+
+def status(broker: Broker, topic: str) -> dict[str, Any]:
+    """The vector status of a topic, over HTTP."""
+    answer = httpx.get(f"http://{broker.http}/v1/topics/{topic}/vector", timeout=30)
+    answer.raise_for_status()
+    return dict(answer.json())
+
+
+def wait_indexed(broker: Broker, topic: str, records: int) -> None:
+    """Waits until indexed + skipped + failed records of the topic reach `records`; raises TimeoutError after 15 minutes."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        partitions = status(broker, topic)["partitions"]
+        if sum(partition["indexed_offset"] for partition in partitions) >= records:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"{topic}: not indexed after {WAIT_S} s")
+
+
+def freshness(broker: Broker, *, records: int) -> Result:
+    """Ack of a record to that very offset returned by a search for its text, on an idle broker, one at a time."""
+    topic = topic_name("freshness")
+    librdkafka.create_topic(broker.bootstrap, topic, 1, **VECTORS)
+    send = producer(broker)
+    seen: list[float] = []
+    with SenselogClient(bootstrap_servers=broker.bootstrap) as client:
+        for index in range(records + 20):
+            text = f"connection {index} of worker {index * 7919 % 1000} to the database was refused after {index % 60} seconds"
+            acked: list[tuple[int, float]] = []
+            send.produce(
+                topic,
+                value=text,
+                on_delivery=lambda _, message, to=acked: to.append((message.offset(), time.perf_counter())),
+            )
+            send.flush()
+            offset, acked_at = acked[0]
+            result = client.search(
+                topic,
+                text,
+                limit=1,
+                min_offsets={0: offset + 1},
+                max_wait_ms=5_000,
+                filter={"min_offset": offset},
+                timeout_ms=10_000,
+            )
+            found_at = time.perf_counter()
+            if [hit.offset for hit in result] != [offset]:
+                raise RuntimeError(f"offset {offset} not found: {[hit.offset for hit in result]}")
+            seen.append((found_at - acked_at) * 1e3)
+    seen = seen[20:]
+    figures = {
+        "p50 ms": statistics.median(seen),
+        "p99 ms": percentile(seen, 0.99),
+        "max ms": max(seen),
+        "records": float(records),
+    }
+    return Result("freshness by own offset, idle", broker.name, figures)
+
+
+def produce_cost(broker: Broker, *, rounds: int, requests: int) -> Result:
+    """Produce round trip (p50) with indexing on against off, the two in turn, at 100 records a second of indexing load."""
+    topics = {}
+    for name, configs in (("off", {}), ("on", VECTORS)):
+        topics[name] = topic_name(f"indexing-{name}")
+        librdkafka.create_topic(broker.bootstrap, topics[name], 1, **configs)
+    batch = bytes(frames.record_batch(1, 100))
+    medians: dict[str, list[float]] = {"off": [], "on": []}
+    for _, name in itertools.product(range(rounds), ("off", "on")):
+        encoded = [frames.produce_frame(topics[name], 0, batch)]
+        run = replay(broker.bootstrap, encoded, depth=1, requests=requests, check=frames.check_produce())
+        medians[name].append(statistics.median(run.round_trips_s) * 1e6)
+    off, on = statistics.median(medians["off"]), statistics.median(medians["on"])
+    figures = {"p50 µs off": off, "p50 µs on": on, "ratio on/off": on / off}
+    return Result("produce round trip, indexing on/off", broker.name, figures)
+
+
+def log_lines() -> list[bytes]:
+    """The real log lines of the loghub sets, in file order."""
+    return [line for path in sorted((DATA / "loghub").glob("*.log")) for line in path.read_bytes().splitlines()]
+
+
+def embedding(broker: Broker) -> Result:
+    """Distinct log lines a second through the whole path: produced, embedded, searchable."""
+    topic = topic_name("embedding")
+    librdkafka.create_topic(broker.bootstrap, topic, 3, **VECTORS)
+    lines, send = log_lines(), producer(broker)
+    started = time.perf_counter()
+    for index, line in enumerate(lines):
+        send.produce(topic, value=line, partition=index % 3)
+        send.poll(0)
+    send.flush()
+    wait_indexed(broker, topic, len(lines))
+    seconds = time.perf_counter() - started
+    distinct = len({line for line in lines if line.strip()})
+    return Result(
+        "embed real log lines",
+        broker.name,
+        {"records/s": len(lines) / seconds, "distinct texts/s": distinct / seconds, "distinct texts": float(distinct)},
+    )
+
+
+def scifact() -> tuple[list[dict[str, str]], list[dict[str, str]], dict[str, dict[str, int]]]:
+    """Corpus, queries and judgements of SciFact."""
+    read = lambda name: [json.loads(line) for line in (DATA / "scifact" / name).read_text().splitlines()]  # noqa: E731
+    judgements: dict[str, dict[str, int]] = {}
+    for line in (DATA / "scifact" / "qrels-test.tsv").read_text().splitlines()[1:]:
+        query, document, score = line.split("\t")
+        judgements.setdefault(query, {})[document] = int(score)
+    return read("corpus.jsonl"), read("queries.jsonl"), judgements
+
+
+def ndcg(ranked: list[str], relevant: dict[str, int]) -> float:
+    """nDCG@10 of one query."""
+    gain = sum(relevant.get(document, 0) / math.log2(rank + 2) for rank, document in enumerate(ranked[:10]))
+    best = sorted(relevant.values(), reverse=True)[:10]
+    return gain / sum(score / math.log2(rank + 2) for rank, score in enumerate(best))
+
+
+def offset_ranges(records: int, share: float, count: int) -> Iterator[tuple[int, int]]:
+    """`count` offset ranges of `share` of the log, spread over it."""
+    width = max(int(records * share), 1)
+    for index in range(count):
+        start = (records - width) * index // max(count - 1, 1)
+        yield start, start + width
+
+
+def retrieval(broker: Broker) -> list[Result]:
+    """SciFact through the broker: nDCG@10, then latency beside recall@10 against exact search at several selectivities."""
+    topic = topic_name("scifact")
+    librdkafka.create_topic(broker.bootstrap, topic, 1, **VECTORS)
+    corpus, queries, judgements = scifact()
+    send = producer(broker)
+    for document in corpus:
+        send.produce(topic, key=document["_id"], value=f"{document['title']} {document['text']}")
+        send.poll(0)
+    send.flush()
+    wait_indexed(broker, topic, len(corpus))
+    results = []
+    with SenselogClient(bootstrap_servers=broker.bootstrap) as client:
+        scores, wanted = [], [query for query in queries if query["_id"] in judgements]
+        for query in wanted:
+            hits = client.search(topic, query["text"], limit=10, latest=True, max_wait_ms=5_000, timeout_ms=10_000)
+            scores.append(ndcg([(hit.key or b"").decode() for hit in hits], judgements[query["_id"]]))
+        results.append(
+            Result("SciFact retrieval", broker.name, {"nDCG@10": float(np.mean(scores)), "queries": float(len(scores))})
+        )
+        for share in (1.0, 0.1, 0.01, 0.001):
+            results.append(
+                _selectivity(client, broker, topic, [query["text"] for query in wanted[:100]], len(corpus), share)
+            )
+    return results
+
+
+def _selectivity(
+    client: SenselogClient, broker: Broker, topic: str, texts: list[str], records: int, share: float
+) -> Result:
+    found = wanted = 0
+    latencies = []
+    exact_latencies = []
+    for text, (start, until) in zip(texts, offset_ranges(records, share, len(texts)), strict=True):
+        options: dict[str, Any] = {"limit": 10, "filter": {"min_offset": start, "max_offset": until - 1}, "include": ()}
+        started = time.perf_counter()
+        hits = {hit.offset for hit in client.search(topic, text, **options)}
+        latencies.append((time.perf_counter() - started) * 1e3)
+        started = time.perf_counter()
+        exact = {hit.offset for hit in client.search(topic, text, exact=True, **options)}
+        exact_latencies.append((time.perf_counter() - started) * 1e3)
+        if len(hits) != min(10, until - start):
+            raise RuntimeError(f"{len(hits)} hits of {min(10, until - start)} matches")
+        found, wanted = found + len(hits & exact), wanted + len(exact)
+    figures = {
+        "recall@10": found / wanted,
+        "p50 ms (with embedding)": statistics.median(latencies),
+        "p99 ms (with embedding)": percentile(latencies, 0.99),
+        "p50 ratio to exact": statistics.median(latencies) / statistics.median(exact_latencies),
+    }
+    return Result(f"search, {share:.1%} of the offsets", broker.name, figures)
+
+
+def search_under_load(broker: Broker, *, topic: str, clients: int, seconds: float) -> Result:
+    """Searches a second and their latency with several clients at once."""
+    latencies: list[float] = []
+    stop = time.monotonic() + seconds
+
+    def run() -> None:
+        with SenselogClient(bootstrap_servers=broker.bootstrap) as client:
+            while time.monotonic() < stop:
+                started = time.perf_counter()
+                client.search(topic, "connection refused by the database", limit=10)
+                latencies.append((time.perf_counter() - started) * 1e3)
+
+    threads = [threading.Thread(target=run, name=f"searcher-{index}") for index in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    figures = {
+        "searches/s": len(latencies) / seconds,
+        "p50 ms": statistics.median(latencies),
+        "p99 ms": percentile(latencies, 0.99),
+    }
+    return Result(f"search, {clients} clients", broker.name, figures)
