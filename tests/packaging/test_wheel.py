@@ -49,8 +49,12 @@ def test_beside_scikit_hep_vector(wheel: Path, tmp_path: Path) -> None:
         "sys.path.insert(0, str(launcher.ROOT)); import vector, vector.config; print(vector.__file__)"
     )
     theirs = "import vector; print(vector.__file__, vector.obj(x=3, y=4).rho)"
-    seen = subprocess.run([str(python), "-c", ours], check=True, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    seen = subprocess.run(
+        [str(python), "-c", ours], check=True, capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
     assert "senselog/_app/vector" in seen.stdout
-    seen = subprocess.run([str(python), "-c", theirs], check=True, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    seen = subprocess.run(
+        [str(python), "-c", theirs], check=True, capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
     assert "_app" not in seen.stdout
     assert seen.stdout.strip().endswith("5.0")

@@ -57,14 +57,27 @@ def test_form(path: Path) -> None:
         if (size := code_lines(function)) > FUNCTION_LINES_MAX:
             faults.append(f"{name}:{function.lineno} {function.name}: {size} lines, at most {FUNCTION_LINES_MAX}")
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open" and name not in OPENERS:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "open"
+            and name not in OPENERS
+        ):
             faults.append(f"{name}:{node.lineno}: open() belongs to {', '.join(sorted(OPENERS))}")
     assert not faults, "\n".join(faults)
 
 
 def test_every_module_is_imported_somewhere() -> None:
     """A module nobody imports is dead; handlers are found by the registry, launchers by their name."""
-    text = "\n".join(path.read_text() for path in [*sources(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
+    text = "\n".join(
+        path.read_text()
+        for path in [
+            *sources(),
+            *(ROOT / "tests").rglob("*.py"),
+            *(ROOT / "scripts").rglob("*.py"),
+            *(ROOT / "benchmarks").rglob("*.py"),
+        ]
+    )
     text += (ROOT / "Makefile").read_text()
     dead = []
     for path in sources():
@@ -81,5 +94,9 @@ def test_every_module_is_imported_somewhere() -> None:
 def test_nothing_fetched_or_built_is_committed() -> None:
     """The repository holds sources only: no binaries, no models, no data files of others."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    bad = [name for name in tracked if name.endswith((".so", ".onnx", ".safetensors", ".jar", ".whl", ".faiss", ".bin", ".gz", ".zst"))]
+    bad = [
+        name
+        for name in tracked
+        if name.endswith((".so", ".onnx", ".safetensors", ".jar", ".whl", ".faiss", ".bin", ".gz", ".zst"))
+    ]
     assert not bad, f"not sources: {bad}"
