@@ -33,7 +33,7 @@ class History:
                     found.append(f"{kind}: {value!r} at offset {offset} after number {last_number}")
                 seen[int(number)] = offset
                 last_offset, last_number = offset, max(last_number, int(number))
-            stored = {offset: value for offset, value in records}
+            stored = dict(records)
             for (place, offset), value in self.acked.items():
                 if place == partition and stored.get(offset) != value:
                     found.append(
