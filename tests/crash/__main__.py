@@ -6,7 +6,6 @@ import itertools
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,16 +17,14 @@ from typing import Any
 
 import confluent_kafka
 import httpx
-import psutil
 from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 from rich.progress import track
 
+from tests.broker_process import ROOT, BrokerProcess
 from tests.crash.history import History
 
-ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS = 3
-START_TIMEOUT_S = 60
 INDEX_TIMEOUT_S = 300
 DISTINCT_TEXTS = 12_000  # more than one growing segment holds, so that a sealed one exists
 QUERIES = (
@@ -40,60 +37,12 @@ QUERIES = (
 console = Console(stderr=True)
 
 
-class Node:
-    """The broker under test on fixed ports, started and killed again and again on one data directory."""
-
-    def __init__(self, directory: Path, sync: str) -> None:
-        self.directory = directory
-        self.sync = sync
-        self.kafka_port, self.http_port = _free_port(), _free_port()
-        self.process: subprocess.Popen[str] | None = None
-        self.worker_pids: set[int] = set()
-
-    @property
-    def bootstrap(self) -> str:
-        """HOST:PORT of the Kafka listener."""
-        return f"127.0.0.1:{self.kafka_port}"
-
-    def start(self) -> float:
-        """Starts the broker and waits for its ready line; returns the seconds that took."""
-        command = [sys.executable, "-m", "senselog", "serve", "--data-dir", str(self.directory / "data")]
-        command += [
-            "--listen",
-            self.bootstrap,
-            "--http",
-            f"127.0.0.1:{self.http_port}",
-            "--set",
-            f"storage.sync={self.sync}",
-        ]
-        started = time.monotonic()
-        with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line.startswith("senselog ready"):
-            raise RuntimeError(f"the broker did not start: {line}{(self.directory / 'log').read_text()[-3000:]}")
-        return time.monotonic() - started
-
-    def kill(self) -> None:
-        """kill -9; then the vector workers, having lost their broker, must end by themselves."""
-        assert self.process is not None
-        workers = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        _, alive = psutil.wait_procs(workers, timeout=20)
-        if alive:
-            raise RuntimeError(f"vector workers outlive their broker: {[process.pid for process in alive]}")
-
-    def stop(self) -> None:
-        """A clean stop, within 5 seconds."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(5)
+class Node(BrokerProcess):
+    """The broker under test, and what is asked of it over HTTP."""
 
     def status(self, topic: str) -> dict[str, Any]:
         """The vector status of a topic."""
-        answer = httpx.get(f"http://127.0.0.1:{self.http_port}/v1/topics/{topic}/vector", timeout=30)
+        answer = httpx.get(f"http://{self.http}/v1/topics/{topic}/vector", timeout=30)
         answer.raise_for_status()
         return dict(answer.json())
 
@@ -102,7 +51,7 @@ class Node:
         body = {"query": query, "k": 10, "consistency": {"level": "latest", "wait_ms": 30_000}, "timeout_ms": 60_000}
         deadline = time.monotonic() + INDEX_TIMEOUT_S
         while True:
-            answer = httpx.post(f"http://127.0.0.1:{self.http_port}/v1/topics/{topic}/search", json=body, timeout=90)
+            answer = httpx.post(f"http://{self.http}/v1/topics/{topic}/search", json=body, timeout=90)
             if answer.status_code == 200:
                 return [(hit["partition"], hit["offset"]) for hit in answer.json()["results"]]
             if not answer.json()["error"]["retriable"] or time.monotonic() > deadline:
@@ -110,12 +59,11 @@ class Node:
             time.sleep(0.05)
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def timed_start(node: Node) -> float:
+    """Starts the broker; the seconds until it was ready."""
+    started = time.monotonic()
+    node.start()
+    return time.monotonic() - started
 
 
 def create(node: Node, topic: str, **configs: str) -> None:
@@ -196,7 +144,7 @@ def load(node: Node, topic: str, history: History) -> Iterator[threading.Event]:
 def check_directory(node: Node) -> None:
     """`senselog check` finds nothing wrong; raises RuntimeError with what it printed otherwise."""
     checked = subprocess.run(
-        [sys.executable, "-m", "senselog", "check", str(node.directory / "data")],
+        [sys.executable, "-m", "senselog", "check", str(node.data_directory)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -233,7 +181,7 @@ def main() -> int:
     console.print(f"seed {chosen.seed}, storage.sync={chosen.sync}")
     chance = random.Random(chosen.seed)
     directory = Path(tempfile.mkdtemp(prefix="senselog-crash-"))
-    node, history = Node(directory, chosen.sync), History()
+    node, history = Node(directory, f"storage.sync={chosen.sync}"), History()
     problems: list[str] = []
     starts: list[float] = []
     embedded: list[int] = []
@@ -247,7 +195,7 @@ def main() -> int:
             for round_number in track(range(chosen.rounds), description="kill -9", console=console):
                 time.sleep(chance.uniform(0.2, 1.5))
                 node.kill()
-                starts.append(node.start())
+                starts.append(timed_start(node))
                 problems += [f"round {round_number}: {text}" for text in history_after(node, history)]
                 for query in QUERIES[:2]:
                     if (hits := node.search("found", query)) != expected[query]:
