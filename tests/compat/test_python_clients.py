@@ -33,11 +33,10 @@ def eventually(what: str, condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("client", "codec"),
-    [(client, codec) for client in CLIENTS for codec in client.codecs],
-    ids=lambda part: getattr(part, "name", part),
-)
+CODECS = [(client, codec) for client in CLIENTS for codec in client.codecs]
+
+
+@pytest.mark.parametrize(("client", "codec"), CODECS, ids=lambda part: getattr(part, "name", part))
 def test_codec(bootstrap: str, client: Client, codec: str) -> None:
     """Records produced with a codec, idempotently, come back byte-equal and in order, at the offsets the acks named."""
     topic = fresh(f"codec-{codec}")
