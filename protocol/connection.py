@@ -1,0 +1,187 @@
+"""The broker's side of one Kafka connection, without I/O: frames in, responses out in the order of their requests."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from struct import Struct
+from typing import TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+_SIZE = Struct(">i")
+SIZE_BYTES = 4
+# A response queue this long means that the client sends without reading; librdkafka and Java keep 5 produces in flight.
+PENDING_RESPONSES_MAX = 512
+# Memory is given to a large frame as its bytes arrive, so that a size field alone (100 MiB is legal) reserves little.
+FIRST_ALLOCATION_BYTES = 1024 * 1024
+
+
+class FrameSizeError(Exception):
+    """A frame whose size field is negative or above the limit; nothing of it is buffered."""
+
+
+class PendingResponse:
+    """The place of one request's response in the queue; complete it once, at any time."""
+
+    __slots__ = ("_buffers", "_connection", "overlapping")
+
+    def __init__(self, connection: "ServerConnection", overlapping: bool) -> None:
+        self._connection = connection
+        self._buffers: Sequence[Buffer] | None = None
+        self.overlapping = overlapping
+
+    def complete(self, buffers: Sequence[Buffer]) -> None:
+        """Hands over the encoded response frame; no buffers at all: this request has no response (Produce with acks=0)."""
+        self._buffers = buffers
+        self._connection.release()
+
+    @property
+    def buffers(self) -> Sequence[Buffer] | None:
+        return self._buffers
+
+
+class ServerConnection:
+    """Cuts received bytes into frames and keeps responses in request order.
+
+    Bytes arrive in one buffer that all connections of an event loop share (fastest by 25-45 % at 16-128 KB: it stays in the
+    CPU cache). What is left of a frame at the end of a read is kept here: a few bytes are copied, a large frame gets a
+    buffer of its own and the rest of it is received straight into that.
+    """
+
+    __slots__ = (
+        "_data", "_end", "_filled", "_frame_bytes_max", "_large", "_large_bytes", "_output", "_pending", "_position",
+        "_serial", "_shared", "on_output", "output_bytes",
+    )  # fmt: skip
+
+    def __init__(self, shared: memoryview, frame_bytes_max: int, on_output: Callable[[], None]) -> None:
+        """`shared` is the receive buffer of the event loop; `on_output` is called when a queued response became sendable."""
+        self._shared = shared
+        self._frame_bytes_max = frame_bytes_max
+        self.on_output = on_output
+        # The window of received bytes not yet handed out: _data[_position:_end].
+        self._data: memoryview = shared
+        self._position = 0
+        self._end = 0
+        self._large: memoryview | None = None
+        self._large_bytes = 0
+        self._filled = 0
+        self._pending: deque[PendingResponse] = deque()
+        self._serial = 0
+        self._output: list[Buffer] = []
+        self.output_bytes = 0
+
+    # Bytes in
+
+    def receive_buffer(self) -> memoryview:
+        """Where the next bytes of this connection go; call `received` at once, before another connection uses the buffer."""
+        if self._large is not None:
+            return self._large[self._filled :]
+        kept = self._end - self._position
+        if not kept:
+            return self._shared
+        self._shared[:kept] = self._data[self._position : self._end]
+        return self._shared[kept:]
+
+    def received(self, size: int) -> None:
+        """`size` bytes were put into the buffer given by `receive_buffer`; take frames with `next_frame`."""
+        large = self._large
+        if large is None:
+            kept = self._end - self._position
+            self._data, self._position, self._end = self._shared, 0, kept + size
+            return
+        self._filled += size
+        if self._filled == self._large_bytes:
+            self._data, self._position, self._end = large, 0, self._filled
+            self._large = None
+        elif self._filled == len(large):
+            self._allocate(self._large_bytes, large)
+
+    def next_frame(self) -> memoryview | None:
+        """The next whole frame without its size field, borrowed until the next read; None when there is none.
+
+        Raises FrameSizeError.
+        """
+        start = self._position + SIZE_BYTES
+        if start > self._end:
+            return None
+        (size,) = _SIZE.unpack_from(self._data, self._position)
+        if size < 0 or size > self._frame_bytes_max:
+            raise FrameSizeError(f"frame of {size} bytes, at most {self._frame_bytes_max} are allowed")
+        stop: int = start + size
+        if stop > self._end:
+            return None
+        self._position = stop
+        return self._data[start:stop]
+
+    def put_back(self, frame: memoryview) -> None:
+        """Undoes the `next_frame` that returned `frame`."""
+        self._position -= len(frame) + SIZE_BYTES
+
+    def keep_rest(self) -> None:
+        """Copies what was not handed out, since the shared buffer now goes to other connections."""
+        if self._large is not None:
+            return
+        rest = self._data[self._position : self._end]
+        if len(rest) >= SIZE_BYTES:
+            needed = SIZE_BYTES + _SIZE.unpack_from(rest)[0]
+            # A frame that would leave little room beside what is there already is not worth the double copy.
+            if needed > len(rest) and needed > len(self._shared) // 2:
+                self._allocate(needed, rest)
+                self._position = self._end = 0
+                return
+        # A bytearray, because record batches are patched in place.
+        self._data, self._position, self._end = memoryview(bytearray(rest)) if rest else self._shared, 0, len(rest)
+
+    def _allocate(self, needed: int, head: memoryview) -> None:
+        size = min(needed, max(FIRST_ALLOCATION_BYTES, 4 * len(head)))
+        self._large = memoryview(bytearray(size))
+        self._large[: len(head)] = head
+        self._large_bytes = needed
+        self._filled = len(head)
+
+    # Responses out
+
+    @property
+    def has_pending(self) -> bool:
+        return bool(self._pending)
+
+    def admits(self, overlapping: bool) -> bool:
+        """Whether the next request may be handled now.
+
+        Kafka handles one request of a connection at a time. So do we, except that produces overlap: all produces in
+        flight on a connection share one group commit.
+        """
+        pending = self._pending
+        return not pending or (overlapping and not self._serial and len(pending) < PENDING_RESPONSES_MAX)
+
+    def expect(self, overlapping: bool) -> PendingResponse:
+        """Queues a response that is not there yet."""
+        response = PendingResponse(self, overlapping)
+        self._pending.append(response)
+        if not overlapping:
+            self._serial += 1
+        return response
+
+    def send(self, buffers: Sequence[Buffer]) -> None:
+        """A response that is there at once; only when nothing is pending."""
+        self._output.extend(buffers)
+        for buffer in buffers:
+            self.output_bytes += len(buffer)
+
+    def release(self) -> None:
+        """Moves responses that are complete, up to the first that is not, to the output."""
+        pending = self._pending
+        moved = False
+        while pending and (buffers := pending[0].buffers) is not None:
+            if not pending.popleft().overlapping:
+                self._serial -= 1
+            self.send(buffers)
+            moved = True
+        if moved:
+            self.on_output()
+
+    def take_output(self) -> list[Buffer]:
+        """The buffers to write now, in order."""
+        output = self._output
+        self._output = []
+        self.output_bytes = 0
+        return output
