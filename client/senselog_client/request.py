@@ -1,0 +1,213 @@
+"""Arguments of `search` -> one VectorSearchRequest. What a value may be is decided by the broker, which names it."""
+
+import json
+import sys
+import uuid
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
+
+from senselog_client.messages import VectorSearchRequest
+
+Mode: TypeAlias = Literal["vector", "text", "hybrid"]
+Isolation: TypeAlias = Literal["read_committed", "read_uncommitted"]
+Vector: TypeAlias = Sequence[float] | bytes
+Record: TypeAlias = tuple[int, int]
+Example: TypeAlias = str | Vector | Record
+"""A text, a vector (floats, or float32 little-endian bytes), or the (partition, offset) of a record."""
+
+_MODES = {"vector": 0, "text": 1, "hybrid": 2}
+_ISOLATION = {"read_uncommitted": 0, "read_committed": 1}
+_INCLUDE = {"key": 1, "value": 2, "headers": 4, "vector": 8, "scores": 16}
+_NAN = float("nan")
+EVERY_PARTITION = -1
+
+
+class SearchOptions(TypedDict, total=False):
+    """Options of a search; each has the default of key 100, given here in brackets."""
+
+    mode: Mode
+    """vector (default), text or hybrid"""
+    limit: int
+    """hits per query [10]"""
+    filter: Mapping[str, Any] | None
+    """REST's grammar: partition(s), min_offset, max_offset (inclusive), offset {gte, gt, lt, lte}, timestamp {…} in ms …"""
+    min_similarity: float | None
+    collapse: str | None
+    min_offsets: Mapping[int, int] | None
+    """per partition: wait until everything below this offset can be found"""
+    latest: bool
+    """wait until everything the broker has at this moment can be found [False]"""
+    max_wait_ms: int
+    """how long to wait for freshness [0]"""
+    partial_ok: bool
+    """answer with `complete=False` when the wait runs out, instead of OffsetNotAvailable [False]"""
+    isolation: Isolation
+    include: Iterable[str]
+    """any of key, value, headers, vector, scores [key, value, headers]"""
+    max_value_bytes: int | None
+    exact: bool
+    """compare with every vector instead of walking the graph [False]"""
+    ef: int | None
+    """how widely to walk the graph [the topic's]"""
+    cursor: bytes | None
+    timeout_ms: int
+    """of the search itself [2000]"""
+
+
+_DEFAULTS: SearchOptions = {
+    "mode": "vector",
+    "limit": 10,
+    "filter": None,
+    "min_similarity": None,
+    "collapse": None,
+    "min_offsets": None,
+    "latest": False,
+    "max_wait_ms": 0,
+    "partial_ok": False,
+    "isolation": "read_committed",
+    "include": ("key", "value", "headers"),
+    "max_value_bytes": None,
+    "exact": False,
+    "ef": None,
+    "cursor": None,
+    "timeout_ms": 2000,
+}
+
+
+def single_query(
+    text: str | None,
+    vector: Vector | None,
+    record: Record | None,
+    positive: Iterable[Example],
+    negative: Iterable[Example],
+) -> dict[str, Any]:
+    """The query arguments of `search` as one of `search_batch`'s."""
+    return {"text": text, "vector": vector, "record": record, "positive": positive, "negative": negative}
+
+
+def build_request(
+    topic: str | uuid.UUID, queries: Iterable[Mapping[str, Any]], **given: Unpack[SearchOptions]
+) -> VectorSearchRequest:
+    """Encodes the arguments of `search_batch`. Without queries only the state of the index is asked for.
+
+    Raises TypeError for an unknown option, ValueError for a name this version of key 100 has no number for.
+    """
+    for name in given:
+        if name not in _DEFAULTS:
+            raise TypeError(f"search has no option {name!r}")
+    options: SearchOptions = {**_DEFAULTS, **given}
+    by_name = isinstance(topic, str)
+    min_similarity, max_value_bytes, ef = options["min_similarity"], options["max_value_bytes"], options["ef"]
+    return VectorSearchRequest(
+        version=0,
+        topic_name=topic if by_name else None,
+        topic_id=uuid.UUID(int=0) if by_name else topic,
+        queries=[_query(query) for query in queries],
+        mode=_number("mode", options["mode"], _MODES),
+        limit=options["limit"],
+        min_similarity=_NAN if min_similarity is None else min_similarity,
+        **_filter_fields(options["filter"] or {}),
+        collapse=options["collapse"],
+        min_offsets=[
+            VectorSearchRequest.MinOffset(partition=partition, offset=offset)
+            for partition, offset in (options["min_offsets"] or {}).items()
+        ],
+        latest=options["latest"],
+        max_wait_ms=options["max_wait_ms"],
+        partial_ok=options["partial_ok"],
+        isolation_level=_number("isolation", options["isolation"], _ISOLATION),
+        include=sum({_number("include", name, _INCLUDE) for name in options["include"]}),
+        max_value_bytes=-1 if max_value_bytes is None else max_value_bytes,
+        exact=options["exact"],
+        ef=-1 if ef is None else ef,
+        cursor=options["cursor"],
+        timeout_ms=options["timeout_ms"],
+    )
+
+
+def _number(field: str, name: str, numbers: Mapping[str, int]) -> int:
+    try:
+        return numbers[name]
+    except KeyError:
+        raise ValueError(f"{field}: {name!r} is none of {', '.join(numbers)}") from None
+
+
+def _query(query: Mapping[str, Any]) -> Any:
+    fields = dict(query)
+    positive = [_example(VectorSearchRequest.SearchQuery.PositiveExample, item) for item in fields.pop("positive", ())]
+    negative = [_example(VectorSearchRequest.SearchQuery.NegativeExample, item) for item in fields.pop("negative", ())]
+    return VectorSearchRequest.SearchQuery(positive=positive, negative=negative, **_point(fields))
+
+
+def _point(fields: dict[str, Any]) -> dict[str, Any]:
+    text, vector, record = (fields.pop(name, None) for name in ("text", "vector", "record"))
+    if fields:
+        raise ValueError(f"unknown query field {next(iter(fields))!r}")
+    partition, offset = (-1, -1) if record is None else record
+    encoded = None if vector is None else vector_bytes(vector)
+    return {"text": text, "vector": encoded, "partition": partition, "offset": offset}
+
+
+def _example(kind: Any, example: Example) -> Any:
+    if isinstance(example, str):
+        return kind(**_point({"text": example}))
+    if isinstance(example, tuple) and len(example) == 2 and all(isinstance(number, int) for number in example):
+        return kind(**_point({"record": example}))
+    return kind(**_point({"vector": example}))
+
+
+def vector_bytes(vector: Vector) -> bytes:
+    """float32 little-endian, from floats (also a numpy array) or from bytes that are so already."""
+    if isinstance(vector, bytes | bytearray | memoryview):
+        return bytes(vector)
+    floats = array("f", vector)
+    if sys.byteorder == "big":
+        floats.byteswap()
+    return floats.tobytes()
+
+
+def _filter_fields(conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """Splits REST's filter into key 100's own fields and the rest, which travels as JSON for the broker to judge."""
+    rest = dict(conditions)
+    fields: dict[str, Any] = {
+        "partitions": rest.pop("partitions", None),
+        "from_timestamp": -1,
+        "until_timestamp": -1,
+        "filter": None,
+    }
+    if "partition" in rest and fields["partitions"] is None:
+        fields["partitions"] = [rest.pop("partition")]
+    ranges: dict[int, tuple[int, int]] = {}
+    offset = _bounds("offset", rest.pop("offset", {}))
+    lowest, highest = rest.pop("min_offset", None), rest.pop("max_offset", None)
+    if lowest is not None:
+        offset = (max(offset[0], lowest), offset[1])
+    if highest is not None:  # inclusive, as its name says
+        offset = (offset[0], highest + 1 if offset[1] < 0 else min(offset[1], highest + 1))
+    if offset != (-1, -1):
+        ranges[EVERY_PARTITION] = offset
+    for partition, bounds in rest.pop("offsets", {}).items():
+        ranges[int(partition)] = _bounds(f"offsets.{partition}", bounds)
+    if "timestamp" in rest:
+        fields["from_timestamp"], fields["until_timestamp"] = _bounds("timestamp", rest.pop("timestamp"))
+    fields["offset_ranges"] = [
+        VectorSearchRequest.OffsetRange(partition=partition, from_offset=low, until_offset=high)
+        for partition, (low, high) in ranges.items()
+    ]
+    if rest:
+        fields["filter"] = json.dumps(rest)
+    return fields
+
+
+def _bounds(field: str, bounds: Mapping[str, int]) -> tuple[int, int]:
+    """{"gte", "gt", "lt", "lte"} -> (from inclusive, until exclusive), -1 where open."""
+    low = high = -1
+    for name, value in bounds.items():
+        if name in ("gte", "gt"):
+            low = value if name == "gte" else value + 1
+        elif name in ("lt", "lte"):
+            high = value if name == "lt" else value + 1
+        else:
+            raise ValueError(f"filter.{field}: unknown bound {name!r}")
+    return low, high
