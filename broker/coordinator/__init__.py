@@ -1,0 +1,1 @@
+"""Consumer groups: pure state machines inside, `runtime.GroupCoordinator` around them (log, timers, answers)."""
