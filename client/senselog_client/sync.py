@@ -84,7 +84,7 @@ class SenselogClient:
         timeout_ms = request.timeout_ms + request.max_wait_ms + TRANSPORT_GRACE_MS
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return cast(VectorSearchResponse, self._manager.run(self._round_trip, request, timeout_ms))
+                return cast("VectorSearchResponse", self._manager.run(self._round_trip, request, timeout_ms))
             except IncompatibleBrokerVersion:
                 raise NotSupported(35, NOT_SENSELOG) from None
             except (KafkaConnectionError, NodeNotReadyError):
@@ -94,7 +94,7 @@ class SenselogClient:
         raise AssertionError("unreachable")
 
     async def _round_trip(self, request: VectorSearchRequest, timeout_ms: int) -> VectorSearchResponse:
-        return cast(VectorSearchResponse, await self._manager.send(request, request_timeout_ms=timeout_ms))
+        return cast("VectorSearchResponse", await self._manager.send(request, request_timeout_ms=timeout_ms))
 
     def close(self) -> None:
         """Closes the connections and the I/O thread."""
