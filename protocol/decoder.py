@@ -97,7 +97,7 @@ class _DecoderWriter:
 
     def default(self, field: Field) -> str:
         if field.default is not ...:
-            return repr(field.default)
+            return field.default_source
         if field.array:
             return "[]"
         assert field.struct is not None

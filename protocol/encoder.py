@@ -113,7 +113,7 @@ class _EncoderWriter:
         if field.default is None:
             return f"{value} is not None"
         if field.default is not ...:
-            return f"{value} != {field.default!r}"
+            return f"{value} != {field.default_source}"
         if field.array:
             return f"{value} is None or {value}" if self.version in field.nullable else f"{value}"
         assert field.struct is not None

@@ -55,7 +55,7 @@ def _struct_class(struct: schema.Struct, structs: dict[str, type[Message]], path
             parameters.append(f"{field.name}=EMPTY")
             body.append(f"    self.{field.name} = {empty} if {field.name} is EMPTY else {field.name}")
         else:
-            parameters.append(f"{field.name}={field.default!r}")
+            parameters.append(f"{field.name}={field.default_source}")
             body.append(f"    self.{field.name} = {field.name}")
     source = "\n".join([f"def __init__({', '.join(['self', *parameters])}):", *body, "    pass"])
     exec(compile(source, f"<{path}.{struct.name}>", "exec"), scope)  # noqa: S102  # our own source, from a schema

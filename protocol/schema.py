@@ -41,6 +41,11 @@ class Field:
     default: Any
     about: str
 
+    @property
+    def default_source(self) -> str:
+        """The default of a field that is neither array nor struct, or null, as Python source."""
+        return "float('nan')" if self.default != self.default else repr(self.default)  # noqa: PLR0124  # NaN
+
 
 @dataclass(frozen=True, slots=True)
 class Struct:
