@@ -1,0 +1,218 @@
+"""The broker's topics: created, changed and deleted here, durable through the metadata store, told to observers."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from broker.config import Config
+from broker.meta_store import MetaStore, TopicRecord
+from broker.topic_config import log_config, validate_topic_configs, vector_config
+from broker.topic_rules import INTERNAL_TOPICS, check_new_name, collision_key
+from protocol.errors import ErrorCode, KafkaError
+from storage.log import PartitionLog
+from storage.log_manager import LogManager
+from vector.config import VectorConfig
+
+
+@dataclass(slots=True, eq=False)
+class Topic:
+    """One topic. `configs` are its overrides; `partitions` holds the logs by partition number."""
+
+    name: str
+    topic_id: bytes
+    configs: dict[str, str]
+    partitions: list[PartitionLog] = field(default_factory=list)
+    vector: VectorConfig | None = None
+
+    @property
+    def internal(self) -> bool:
+        """As Metadata says it: a topic of the broker's own."""
+        return self.name in INTERNAL_TOPICS
+
+    def partition(self, number: int) -> PartitionLog:
+        """The log of a partition; raises KafkaError UNKNOWN_TOPIC_OR_PARTITION."""
+        if 0 <= number < len(self.partitions):
+            return self.partitions[number]
+        raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+
+
+class TopicObserver(Protocol):
+    """Told synchronously, on the event loop, after the change is durable."""
+
+    def topic_created(self, topic: Topic) -> None: ...
+
+    def topic_deleted(self, topic: Topic) -> None: ...
+
+    def topic_changed(self, topic: Topic) -> None:
+        """Partitions were added or configs changed."""
+
+
+class Topics:
+    """Every topic by name and by id. The metadata store decides what exists; logs follow it."""
+
+    def __init__(self, store: MetaStore, logs: LogManager, config: Config) -> None:
+        self._store = store
+        self._logs = logs
+        self._config = config
+        self._by_name: dict[str, Topic] = {}
+        self._by_id: dict[bytes, Topic] = {}
+        self._by_collision_key: dict[str, dict[str, None]] = {}
+        self.observers: list[TopicObserver] = []
+        self.revision = 0
+        """Grows with every change: what was built from the topics may be kept while it stays the same."""
+        self._recover()
+
+    def _recover(self) -> None:
+        """Opens what the store lists; logs of a topic whose deletion a crash interrupted are deleted now."""
+        for record in self._store.metadata.topics.values():
+            topic = Topic(record.name, record.topic_id, dict(record.configs), vector=vector_config(record.configs))
+            self._open_logs(topic, record.partitions)
+            self._remember(topic)
+        for log in list(self._logs.logs()):
+            if log.topic_id not in self._by_id:
+                self._logs.delete_log(log)
+
+    # ---- asking ------------------------------------------------------------------------------------------------
+
+    def get(self, name: str) -> Topic | None:
+        return self._by_name.get(name)
+
+    def get_by_id(self, topic_id: bytes) -> Topic | None:
+        return self._by_id.get(topic_id)
+
+    def names(self) -> list[str]:
+        """The names of all topics, in order."""
+        return sorted(self._by_name)
+
+    def __iter__(self) -> Iterator[Topic]:
+        return iter(self._by_name.values())
+
+    @property
+    def partition_count(self) -> int:
+        return sum(len(topic.partitions) for topic in self._by_name.values())
+
+    def check_new(self, name: str, configs: Mapping[str, str | None]) -> dict[str, str]:
+        """Checks name and configs of a topic to be created; returns its overrides. Raises KafkaError."""
+        check_new_name(name, self._by_collision_key)
+        overrides: dict[str, str] = {}
+        for key, value in configs.items():
+            if value is None:
+                raise KafkaError(ErrorCode.INVALID_CONFIG, f"Null value not supported for topic configs: {key}")
+            overrides[key] = value
+        validate_topic_configs(overrides)
+        return overrides
+
+    # ---- changing ----------------------------------------------------------------------------------------------
+
+    def create(
+        self, name: str, partitions: int, configs: Mapping[str, str | None], *, topic_id: bytes | None = None
+    ) -> Topic:
+        """Creates a topic; durable when it returns.
+
+        Raises KafkaError with Kafka's codes, KAFKA_STORAGE_ERROR when it cannot be written (nothing is left of it then).
+        """
+        overrides = self.check_new(name, configs)
+        if partitions < 1:
+            raise KafkaError(
+                ErrorCode.INVALID_PARTITIONS, "Number of partitions was set to an invalid non-positive value."
+            )
+        topic = Topic(name, topic_id or self._store.new_topic_id(), overrides, vector=vector_config(overrides))
+        self._store_topics(
+            {**self._store.metadata.topics, name: TopicRecord(name, topic.topic_id, partitions, overrides)}
+        )
+        try:
+            self._open_logs(topic, partitions)
+        except OSError as error:
+            self._store_topics(_without(self._store.metadata.topics, name))
+            for log in topic.partitions:
+                self._logs.delete_log(log)
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"Cannot create the logs of {name}: {error}") from error
+        self._remember(topic)
+        for observer in self.observers:
+            observer.topic_created(topic)
+        return topic
+
+    def auto_create(self, name: str) -> Topic:
+        """Creates a topic that a client asked for in Metadata, with the broker's defaults; raises KafkaError."""
+        if name in INTERNAL_TOPICS:
+            return self.ensure_internal(name, self._config.offsets_topic_num_partitions, {"cleanup.policy": "compact"})
+        return self.create(name, self._config.num_partitions, {})
+
+    def ensure_internal(self, name: str, partitions: int, configs: Mapping[str, str | None]) -> Topic:
+        """The topic of the broker's own, created if it does not exist; an existing one keeps its partitions."""
+        return self._by_name.get(name) or self.create(name, partitions, configs)
+
+    def delete(self, name: str) -> Topic:
+        """Deletes a topic with its data; raises KafkaError UNKNOWN_TOPIC_OR_PARTITION, INVALID_REQUEST for an internal one."""
+        topic = self._require(name)
+        if topic.internal:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"The internal topic {name} cannot be deleted.")
+        self._store_topics(_without(self._store.metadata.topics, name))
+        del self._by_name[name], self._by_id[topic.topic_id]
+        del self._by_collision_key[collision_key(name)][name]
+        self.revision += 1
+        for log in topic.partitions:
+            self._logs.delete_log(log)
+        for observer in self.observers:
+            observer.topic_deleted(topic)
+        return topic
+
+    def add_partitions(self, name: str, total: int) -> Topic:
+        """Grows a topic to `total` partitions; raises KafkaError."""
+        topic = self._require(name)
+        if total <= len(topic.partitions):
+            raise KafkaError(ErrorCode.INVALID_PARTITIONS, f"Topic already has {len(topic.partitions)} partition(s).")
+        record = TopicRecord(name, topic.topic_id, total, topic.configs)
+        self._store_topics({**self._store.metadata.topics, name: record})
+        self._open_logs(topic, total)
+        self._changed(topic)
+        return topic
+
+    def set_configs(self, name: str, configs: Mapping[str, str]) -> Topic:
+        """Replaces a topic's overrides; they act at once. Raises KafkaError INVALID_CONFIG."""
+        topic = self._require(name)
+        validate_topic_configs(configs)
+        if dict(configs) == topic.configs:
+            return topic
+        vector = vector_config(configs)
+        record = TopicRecord(name, topic.topic_id, len(topic.partitions), dict(configs))
+        self._store_topics({**self._store.metadata.topics, name: record})
+        topic.configs, topic.vector = record.configs, vector
+        settings = log_config(topic.configs, self._config)
+        for log in topic.partitions:
+            log.config = settings
+        self._changed(topic)
+        return topic
+
+    # ---- helpers -----------------------------------------------------------------------------------------------
+
+    def _require(self, name: str) -> Topic:
+        topic = self._by_name.get(name)
+        if topic is None:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")
+        return topic
+
+    def _remember(self, topic: Topic) -> None:
+        self._by_name[topic.name] = self._by_id[topic.topic_id] = topic
+        self._by_collision_key.setdefault(collision_key(topic.name), {})[topic.name] = None
+        self.revision += 1
+
+    def _changed(self, topic: Topic) -> None:
+        self.revision += 1
+        for observer in self.observers:
+            observer.topic_changed(topic)
+
+    def _open_logs(self, topic: Topic, total: int) -> None:
+        settings = log_config(topic.configs, self._config)
+        for partition in range(len(topic.partitions), total):
+            topic.partitions.append(self._logs.create_log(topic.topic_id, topic.name, partition, settings))
+
+    def _store_topics(self, topics: dict[str, TopicRecord]) -> None:
+        try:
+            self._store.replace(topics=topics)
+        except OSError as error:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"Cannot write the metadata: {error}") from error
+
+
+def _without(topics: Mapping[str, TopicRecord], name: str) -> dict[str, TopicRecord]:
+    return {other: record for other, record in topics.items() if other != name}
