@@ -17,7 +17,10 @@ def _dotted(attribute: str) -> str:
 
 
 class Config(BaseModel):
-    """Every setting of one broker; `storage.sync` is the attribute `storage_sync`. Defaults are Kafka's unless the comment says why not."""
+    """Every setting of one broker; `storage.sync` is the attribute `storage_sync`.
+
+    Defaults are Kafka's unless a comment says why not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=_dotted, populate_by_name=True)
 
@@ -43,7 +46,7 @@ class Config(BaseModel):
 
     @classmethod
     def load(cls, file: Path | None = None, settings: Iterable[str] = (), **overrides: Any) -> Self:
-        """Merges, weakest first: a TOML file, attributes given by command line flags (None: not given), `key=value` settings.
+        """Merges, weakest first: a TOML file, attributes given by flags (None: not given), `key=value` settings.
 
         Raises ConfigError, naming the key, for an unknown key, a value that does not fit, or an unreadable file.
         """

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class CloseConnection(Exception):
-    """Raised by a handler to close the connection without an answer, as Kafka does (for example Produce errors with acks=0)."""
+    """Raised by a handler to close the connection without an answer, as Kafka does (a failed Produce with acks=0)."""
 
 
 class ClientConnection(Protocol):

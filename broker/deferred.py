@@ -30,7 +30,7 @@ class Deferred(Generic[Value]):
             callback(value)
 
     def then(self, callback: Callable[[Value], None]) -> None:
-        """Runs `callback(value)` now or once the value arrives; one callback only, since one connection waits for one answer."""
+        """Runs `callback(value)` now or once the value arrives; one callback only: one connection waits for it."""
         if self._value is not _PENDING:
             callback(self._value)  # type: ignore[arg-type]  # not _PENDING, hence a Value
         elif self._callback is not None:

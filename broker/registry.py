@@ -13,7 +13,7 @@ Handle = TypeVar("Handle", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """One registered API: the versions we implement and those we advertise (advertised_from may be lower, KAFKA-18659)."""
+    """One registered API: the versions we implement, and the lowest we advertise (may be lower, KAFKA-18659)."""
 
     key: ApiKey
     min_version: int
@@ -28,7 +28,7 @@ APIS: dict[int, Api] = {}
 def api(key: ApiKey, *, versions: tuple[int, int], advertised_from: int | None = None) -> Callable[[Handle], Handle]:
     """Registers the decorated `handle(context, request)` for `versions` (both inclusive).
 
-    The handler returns a response message, a `Deferred` of one, a coroutine, or None (no response, Produce with acks=0).
+    The handler returns a response message, a `Deferred` of one, a coroutine, or None (no response: acks=0).
     """
 
     def register(handle: Handle) -> Handle:

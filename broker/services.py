@@ -1,23 +1,41 @@
 """Everything handlers work with, built and wired by `broker.app` alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from broker.config import Config
 from storage.clock import Clock
 
 if TYPE_CHECKING:
+    from storage.log_manager import LogManager
+
     from broker.coordinator.runtime import GroupCoordinator
+    from broker.fetch_sessions import FetchSessions
     from broker.metrics import Metrics
     from broker.producer_ids import ProducerIds
+    from broker.read_ahead import ReadAhead
     from broker.search.service import SearchService
     from broker.topics import Topics
-    from storage.log_manager import LogManager
+
+
+class Timer(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None: ...
+
+
+class Scheduler(Protocol):
+    """The part of an event loop that handlers need; a test drives its own."""
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> Timer: ...
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer: ...
 
 
 @dataclass(slots=True)
 class Services:
-    """The parts of one broker. Those without a default exist from the start; app fills the others in before it listens."""
+    """The parts of one broker. The required ones exist from the start; app fills in the others before it listens."""
 
     config: Config
     clock: Clock
@@ -25,6 +43,9 @@ class Services:
     topics: "Topics"
     producer_ids: "ProducerIds"
     metrics: "Metrics"
+    scheduler: Scheduler
+    fetch_sessions: "FetchSessions"
+    read_ahead: "ReadAhead"
     cluster_id: str
     node_id: int = 1
     advertised_host: str = "127.0.0.1"

@@ -1,0 +1,278 @@
+"""Sockets: one `asyncio.BufferedProtocol` per client, no task per connection or request, one write per wake-up."""
+
+import asyncio
+from collections.abc import Callable
+from struct import Struct
+from typing import Protocol, cast
+
+import structlog
+
+from broker.context import CloseConnection
+from broker.metrics import Metrics
+from protocol.connection import FrameSizeError, ServerConnection
+
+RECEIVE_BUFFER_BYTES = 256 * 1024
+# Responses collected in one wake-up beyond this are written before the next request is looked at.
+OUTPUT_BYTES_MAX = 1024 * 1024
+# A client that does not read has at most this much, and one response, waiting; then its requests wait too.
+WRITE_BUFFER_HIGH_BYTES = 1024 * 1024
+# More lines than this per second and kind tell nothing new; the next line says how many were left out.
+LOG_LINES_PER_SECOND = 5
+IDLE_CHECKS_PER_PERIOD = 4
+PRODUCE_KEY = 0
+_KEY = Struct(">h")
+
+logger = structlog.get_logger(__name__)
+
+
+class Dispatch(Protocol):
+    """Handles one request frame; `broker.dispatch.Dispatcher` is the one there is."""
+
+    def dispatch(self, frame: memoryview, client: "Client") -> None:
+        """Sends or queues the response through `client.connection`; raises CloseConnection."""
+
+
+class BoundedLog:
+    """Warnings about clients, bounded in rate: a broken client in a loop must not fill the disk."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._windows: dict[str, tuple[int, int]] = {}
+
+    def warning(self, event: str, **fields: object) -> None:
+        second = int(self._now())
+        since, count = self._windows.get(event, (second, 0))
+        if since != second:
+            if count > LOG_LINES_PER_SECOND:
+                fields["left_out"] = count - LOG_LINES_PER_SECOND
+            since, count = second, 0
+        self._windows[event] = (since, count + 1)
+        if count < LOG_LINES_PER_SECOND:
+            logger.warning(event, **fields)
+
+
+class KafkaListener:
+    """Accepts Kafka clients on one address and owns what their connections share."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        dispatcher: Dispatch,
+        commit: Callable[[], None],
+        metrics: Metrics,
+        *,
+        frame_bytes_max: int,
+        connections_max: int,
+        idle_ms: int,
+    ) -> None:
+        """`commit` makes the appends of a chunk durable as configured; it runs once after each chunk of requests."""
+        self.loop = loop
+        self.dispatcher = dispatcher
+        self.commit = commit
+        self.metrics = metrics
+        self.frame_bytes_max = frame_bytes_max
+        self.connections_max = connections_max
+        self.shared = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+        self.clients: set[Client] = set()
+        self.log = BoundedLog(loop.time)
+        self._idle_s = idle_ms / 1000
+        self._dirty: list[Client] = []
+        self._server: asyncio.Server | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listens; returns the bound host and port. Raises OSError."""
+        self._server = await self.loop.create_server(lambda: Client(self), host, port, backlog=1024)
+        self._check_idle()
+        address = self._server.sockets[0].getsockname()
+        return address[0], address[1]
+
+    async def stop(self) -> None:
+        """Stops accepting, writes what is ready and closes every connection."""
+        if self._server is not None:
+            self._server.close()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self.flush_dirty()
+        for client in list(self.clients):
+            client.close("shutdown")
+        await asyncio.sleep(0)
+
+    def mark_dirty(self, client: "Client") -> None:
+        """Writes the client's responses at the end of this turn of the loop, all in one write."""
+        if not self._dirty:
+            self.loop.call_soon(self.flush_dirty)
+        self._dirty.append(client)
+
+    def flush_dirty(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for client in dirty:
+            client.flush()
+
+    def _check_idle(self) -> None:
+        oldest = self.loop.time() - self._idle_s
+        for client in list(self.clients):
+            if client.last_active < oldest:
+                client.close("idle")
+        self._idle_timer = self.loop.call_later(self._idle_s / IDLE_CHECKS_PER_PERIOD, self._check_idle)
+
+
+class Client(asyncio.BufferedProtocol):
+    """One client's connection: bytes to the sans-io connection, its frames to the dispatcher, its output to the socket."""
+
+    def __init__(self, listener: KafkaListener) -> None:
+        self._listener = listener
+        self._transport: asyncio.Transport
+        self.connection = ServerConnection(listener.shared, listener.frame_bytes_max, self._on_output)
+        self.client_host = ""
+        self.client_software_name = "unknown"
+        self.client_software_version = "unknown"
+        self.close_callbacks: set[Callable[[], None]] = set()
+        # The bytes of the last client id and its text: a client sends the same one each time.
+        self.client_id_cache: tuple[bytes, str | None] = (b"", "")
+        self.last_active = listener.loop.time()
+        self._processing = False
+        self._held = False
+        self._dirty = False
+        self._unwritable = False
+        self._closing = False
+        self._refused = False
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        listener = self._listener
+        peer = transport.get_extra_info("peername")
+        self.client_host = peer[0] if isinstance(peer, tuple) else str(peer)
+        listener.clients.add(self)
+        listener.metrics.connections += 1
+        listener.metrics.connections_total += 1
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_HIGH_BYTES)
+        if len(listener.clients) > listener.connections_max:
+            self.close("too many connections")
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._closing = True
+        self._listener.clients.discard(self)
+        self._listener.metrics.connections -= 1
+        callbacks, self.close_callbacks = self.close_callbacks, set()
+        for callback in callbacks:
+            callback()
+
+    def pause_writing(self) -> None:
+        self._unwritable = True
+
+    def resume_writing(self) -> None:
+        self._unwritable = False
+        if self._held and not self._refused:
+            self._process()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self.connection.receive_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        listener = self._listener
+        listener.metrics.bytes_in += nbytes
+        self.last_active = listener.loop.time()
+        self.connection.received(nbytes)
+        self._process()
+
+    # Requests and responses
+
+    def _process(self) -> None:
+        """Handles every frame received so far, commits once, writes once."""
+        listener = self._listener
+        self._processing = True
+        reason = ""
+        try:
+            hold = self._dispatch_frames()
+        except (CloseConnection, FrameSizeError) as error:
+            reason, hold = str(error), False
+        finally:
+            # Appended batches are borrowed from the receive buffer until they are committed.
+            listener.commit()
+            self._processing = False
+        if reason:
+            self._refuse(reason)
+            return
+        self.connection.keep_rest()
+        if hold != self._held:
+            self._held = hold
+            if hold:
+                self._transport.pause_reading()
+            elif not self._closing:
+                self._transport.resume_reading()
+        self._write()
+        if hold and self._may_go_on():
+            self._listener.mark_dirty(self)
+
+    def _refuse(self, reason: str) -> None:
+        """Closes once the requests before the bad one are answered, as Kafka does by handling one at a time."""
+        if not self._refused:
+            self._listener.log.warning("connection closed", client=self.client_host, reason=reason)
+            self._refused = True
+            self._transport.pause_reading()
+        if not self.connection.has_pending:
+            self.close("bad request")
+
+    def _dispatch_frames(self) -> bool:
+        """Dispatches frames; returns True when one has to wait for responses before it."""
+        connection = self.connection
+        dispatch = self._listener.dispatcher.dispatch
+        while not self._closing and (frame := connection.next_frame()) is not None:
+            if connection.has_pending:
+                overlapping = frame[:2] == b"\0\0"
+                if not connection.admits(overlapping):
+                    # With sync=os and interval the responses of the produces before are ready once they are written.
+                    self._listener.commit()
+                    if not connection.admits(overlapping):
+                        connection.put_back(frame)
+                        return True
+            if self._unwritable:
+                connection.put_back(frame)
+                return True
+            dispatch(frame, self)
+            if connection.output_bytes > OUTPUT_BYTES_MAX:
+                self._write()
+        return False
+
+    def _on_output(self) -> None:
+        if not self._processing and not self._dirty:
+            self._dirty = True
+            self._listener.mark_dirty(self)
+
+    def _may_go_on(self) -> bool:
+        return not self._unwritable and not self.connection.has_pending
+
+    def flush(self) -> None:
+        """Writes the responses that are ready, then goes on with requests that waited for them."""
+        self._dirty = False
+        self._write()
+        if self._refused:
+            self._refuse("")
+        elif self._held and self._may_go_on() and not self._closing:
+            self._process()
+
+    def _write(self) -> None:
+        connection = self.connection
+        size = connection.output_bytes
+        if not size:
+            return
+        output = connection.take_output()
+        if self._transport.is_closing():
+            return
+        self._listener.metrics.bytes_out += size
+        if len(output) == 1:
+            self._transport.write(output[0])
+        else:
+            self._transport.writelines(output)
+
+    def close(self, reason: str) -> None:
+        """Closes after the output so far; requests without a response yet get none."""
+        if self._closing:
+            return
+        self._closing = True
+        self._listener.metrics.connections_closed[reason] += 1
+        self._write()
+        self._transport.close()
