@@ -1,0 +1,185 @@
+"""The files of an index directory: the only module under vector/index that touches the disk.
+
+Rules: a file that others may read is written in full, fsynced and only then named by a manifest; the manifest is replaced
+by temp + fsync + rename + fsync of the directory. Every file named anywhere has its size and CRC32C beside its name.
+"""
+
+import mmap
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+from fastcrc import crc32
+
+DAMAGED_DIRECTORY = "damaged"
+Buffer = bytes | bytearray | memoryview
+
+
+class DamagedFile(Exception):
+    """A file that is missing, short or whose checksum does not match; the index sets it aside."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path.name}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+@dataclass(slots=True, frozen=True)
+class FileReference:
+    """A file as the manifest names it: size in bytes and CRC32C of the whole."""
+
+    name: str
+    size: int
+    checksum: int
+
+
+def checksum(data: Buffer) -> int:
+    """CRC32C (Castagnoli) of `data`; 5 GB/s here, so verifying an index at start is bounded by the disk."""
+    return int(crc32.iscsi(data))
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes names created, renamed or removed in `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def create_directory(directory: Path) -> None:
+    """Creates `directory` with its parents, durably."""
+    if not directory.is_dir():
+        directory.mkdir(parents=True, exist_ok=True)
+        sync_directory(directory.parent)
+
+
+def file_names(directory: Path) -> list[str]:
+    """Names of the plain files in `directory`, sorted."""
+    return sorted(entry.name for entry in os.scandir(directory) if entry.is_file())
+
+
+def read(path: Path) -> bytes:
+    """The whole file. Raises DamagedFile when it is not there."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedFile(path, "missing") from None
+
+
+def write_durable(path: Path, chunks: Iterable[Buffer]) -> FileReference:
+    """Writes a new file and fsyncs it; the name becomes durable with the next sync of its directory."""
+    size, state = 0, 0
+    with path.open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+            size += len(chunk)
+            state = int(crc32.iscsi(chunk, state))
+        file.flush()
+        os.fsync(file.fileno())
+    return FileReference(path.name, size, state)
+
+
+def replace_durable(path: Path, data: Buffer) -> None:
+    """Replaces `path` atomically: a crash leaves the old content or the new, never a mix."""
+    temporary = path.with_name(path.name + ".tmp")
+    write_durable(temporary, [data])
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def write_faiss(path: Path, index: Any) -> FileReference:
+    """Writes a FAISS index and fsyncs it."""
+    faiss.write_index(index, str(path))
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    data = map_file(path)
+    return FileReference(path.name, len(data), checksum(data))
+
+
+def read_faiss(path: Path) -> Any:
+    """Opens a FAISS index memory-mapped: codes and neighbours stay in the page cache, not on the heap.
+
+    IO_FLAG_MMAP_IFC is the flag that works for HNSW and flat codes (research/vector-search.md 5.8). Never call `add` on
+    the result: it aborts the process. Verify the checksum first: FAISS trusts what it reads.
+    """
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+
+
+def map_file(path: Path) -> memoryview:
+    """The file memory-mapped read-only; stays valid after the file is unlinked. Raises DamagedFile when missing or empty."""
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except FileNotFoundError:
+        raise DamagedFile(path, "missing") from None
+    except ValueError:
+        raise DamagedFile(path, "empty") from None
+
+
+def map_verified(directory: Path, reference: FileReference) -> memoryview:
+    """Maps a file and checks size and checksum. Raises DamagedFile."""
+    path = directory / reference.name
+    data = map_file(path)
+    if len(data) != reference.size:
+        raise DamagedFile(path, f"{len(data)} bytes, expected {reference.size}")
+    if checksum(data) != reference.checksum:
+        raise DamagedFile(path, "checksum does not match")
+    return data
+
+
+class AppendFile:
+    """A file that only grows, for the journal of a growing segment."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("ab", buffering=0)
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    def append_durable(self, chunks: Sequence[Buffer]) -> None:
+        """Appends all of `chunks` and fsyncs. After an OSError nothing of them counts: the next call writes over what was torn."""
+        descriptor = self._file.fileno()
+        os.ftruncate(descriptor, self.size)
+        data = memoryview(b"".join(chunks))
+        size = self.size + len(data)
+        while data:
+            data = data[os.write(descriptor, data) :]
+        os.fsync(descriptor)
+        self.size = size
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def truncate(path: Path, size: int) -> None:
+    """Cuts a torn tail off, durably."""
+    with path.open("r+b") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())
+
+
+def remove(directory: Path, names: Iterable[str]) -> None:
+    """Removes files; one that is already gone is fine. Not synced: what no manifest names is removed again at the next open."""
+    for name in names:
+        (directory / name).unlink(missing_ok=True)
+
+
+def set_aside(path: Path, *, copy: bool = False) -> None:
+    """Moves (or copies) a damaged file into the folder `damaged` beside it, for people to look at; replaces an older one."""
+    if not path.exists():
+        return
+    target = path.parent / DAMAGED_DIRECTORY
+    create_directory(target)
+    if copy:
+        shutil.copyfile(path, target / path.name)
+    else:
+        path.replace(target / path.name)
+        sync_directory(path.parent)
+    sync_directory(target)

@@ -1,0 +1,196 @@
+"""The growing segment: rows in memory, searchable at once by an exact scan."""
+
+from collections import Counter
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from vector.index.columns import Columns
+from vector.index.scoring import rough_scores, stored_form
+from vector.index.segment import best
+from vector.index.settings import POSTINGS_PER_ROW_MAX, Bool, Counts, Float32, IndexSettings, Int64, Run
+
+INITIAL_ROWS = 256
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+class GrowingSegment:
+    """fp32 rows, one per distinct content, with postings. Appended to by one thread; any thread may search a view.
+
+    Arrays only grow: a view remembers how many rows and postings were published when it was taken.
+    """
+
+    def __init__(self, identity: int, base_offset: int, settings: IndexSettings) -> None:
+        self.identity = identity
+        self.base_offset = base_offset
+        self.settings = settings
+        self.counts = Counts()
+        self._next_offset = base_offset
+        self._nodes: dict[bytes, int] = {}
+        self._hashes: list[bytes] = []
+        self._node_postings: list[list[int]] = []
+        self._vectors = np.empty((INITIAL_ROWS, settings.dimensions), dtype=np.float32)
+        self._columns = Columns(
+            offsets=np.empty(INITIAL_ROWS, dtype=np.int64),
+            timestamps_ms=np.empty(INITIAL_ROWS, dtype=np.int64),
+            flags=np.empty(INITIAL_ROWS, dtype=np.uint8),
+            nodes=np.empty(INITIAL_ROWS, dtype=np.int32),
+            node_count=0,
+            timestamp_min=0,
+            timestamp_max=-1,
+            chunked=False,
+        )
+        self._published = (0, 0, 0, -1, False)  # nodes, postings, timestamp_min, timestamp_max, chunked
+
+    @property
+    def next_offset(self) -> int:
+        return self._next_offset
+
+    @property
+    def node_count(self) -> int:
+        return self._published[0]
+
+    @property
+    def posting_count(self) -> int:
+        return self._published[1]
+
+    @property
+    def full(self) -> bool:
+        """Whether the next run belongs into a new segment."""
+        rows_max = self.settings.growing_rows_max
+        return self.node_count >= rows_max or self.posting_count >= rows_max * POSTINGS_PER_ROW_MAX
+
+    @property
+    def memory_bytes(self) -> int:
+        columns = self._columns
+        arrays = (self._vectors, columns.offsets, columns.timestamps_ms, columns.flags, columns.nodes)
+        # About 150 bytes of dict, list and bytes objects for a node and 36 for a posting index.
+        return sum(array.nbytes for array in arrays) + 150 * self.node_count + 36 * self.posting_count
+
+    def append(self, run: Run) -> Float32:
+        """Adds a run; returns the rows of contents that were new, in the order of their first occurrence, as stored."""
+        new_rows: list[int] = []
+        fresh: set[bytes] = set()
+        for row, content in enumerate(run.hashes):
+            if content not in self._nodes and content not in fresh:
+                fresh.add(content)
+                new_rows.append(row)
+        stored = stored_form(run.vectors[new_rows], self.settings)
+        self.append_stored(run, stored)
+        return stored
+
+    def append_stored(self, run: Run, new_rows: Float32) -> None:
+        """Adds a run whose new contents have `new_rows`, float32[contents, d] as stored; `run.vectors` is not read."""
+        nodes, postings = self.node_count, self.posting_count
+        node_column = np.empty(len(run.offsets), dtype=np.int32)
+        for row, content in enumerate(run.hashes):
+            node = self._nodes.get(content)
+            if node is None:
+                node = len(self._hashes)
+                self._hashes.append(content)
+                self._node_postings.append([])
+                self._nodes[content] = node
+            node_column[row] = node
+            self._node_postings[node].append(postings + row)
+        end = postings + len(run.offsets)
+        self._reserve(nodes + len(new_rows), end)
+        self._vectors[nodes : nodes + len(new_rows)] = new_rows
+        columns = self._columns
+        columns.offsets[postings:end] = run.offsets
+        columns.timestamps_ms[postings:end] = run.timestamps_ms
+        columns.flags[postings:end] = run.flags
+        columns.nodes[postings:end] = node_column
+        self._publish(run, nodes + len(new_rows), end)
+
+    def _publish(self, run: Run, nodes: int, postings: int) -> None:
+        _, old, timestamp_min, timestamp_max, chunked = self._published
+        distinct = len(set(run.offsets.tolist()))
+        if len(run.offsets):
+            low, high = int(run.timestamps_ms.min()), int(run.timestamps_ms.max())
+            timestamp_min, timestamp_max = (min(low, timestamp_min), max(high, timestamp_max)) if old else (low, high)
+        self._published = (nodes, postings, timestamp_min, timestamp_max, chunked or distinct < len(run.offsets))
+        self.counts = self.counts + Counts(distinct, Counter(run.skipped), run.failed)
+        self._next_offset = run.next_offset
+
+    def _reserve(self, nodes: int, postings: int) -> None:
+        if nodes > len(self._vectors):
+            self._vectors = _grown(self._vectors, nodes)
+        columns = self._columns
+        if postings > len(columns.offsets):
+            self._columns = Columns(
+                _grown(columns.offsets, postings),
+                _grown(columns.timestamps_ms, postings),
+                _grown(columns.flags, postings),
+                _grown(columns.nodes, postings),
+                *(0, 0, -1, False),
+            )
+
+    def view(self) -> "GrowingView":
+        return GrowingView(self)
+
+    def picture(self) -> tuple[Columns, Float32]:
+        """Published columns and rows (float32[n, d]), without copying."""
+        nodes, postings, timestamp_min, timestamp_max, chunked = self._published
+        columns = self._columns  # read after the counts: it can only be longer than they say
+        return (
+            Columns(
+                columns.offsets[:postings],
+                columns.timestamps_ms[:postings],
+                columns.flags[:postings],
+                columns.nodes[:postings],
+                *(nodes, timestamp_min, timestamp_max, chunked),
+            ),
+            self._vectors[:nodes],
+        )
+
+    def node(self, content: bytes) -> int:
+        """Node of a content hash, -1 when unknown."""
+        return self._nodes.get(content, -1)
+
+    def content(self, node: int) -> bytes:
+        return self._hashes[node]
+
+    def node_postings(self, node: int) -> list[int]:
+        return self._node_postings[node]
+
+
+class GrowingView:
+    """A growing segment as it was when a search began."""
+
+    graph_ef = 0
+
+    def __init__(self, segment: GrowingSegment) -> None:
+        self.columns, self._vectors = segment.picture()
+        self._segment = segment
+        self._metric = segment.settings.metric
+
+    def rows(self, nodes: Int64) -> Float32:
+        return self._vectors[nodes]
+
+    def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
+        nodes = np.flatnonzero(mask) if mask is not None else np.arange(len(self._vectors))
+        rows = self._vectors if mask is None else self._vectors[nodes]
+        return best(rough_scores(rows, vector, self._metric), nodes, wanted, vector, self._metric)
+
+    def graph(self, vector: Float32, count: int, ef: int) -> Int64:
+        raise NotImplementedError("a growing segment has no graph")
+
+    def postings_of(self, node: int) -> Int64:
+        postings = np.array(self._segment.node_postings(node), dtype=np.int64)
+        return postings[postings < len(self.columns)]
+
+    def nodes_of(self, hashes: list[bytes]) -> Int64:
+        nodes = np.array([self._segment.node(content) for content in hashes], dtype=np.int64)
+        nodes[nodes >= self.columns.node_count] = -1
+        return nodes
+
+    def hashes_of(self, nodes: Int64) -> list[bytes]:
+        return [self._segment.content(int(node)) for node in nodes]
+
+
+def _grown(array: npt.NDArray[Scalar], length: int) -> npt.NDArray[Scalar]:
+    """A copy of `array` with room for at least `length` rows; doubling, so appends cost O(1) on average."""
+    grown = np.empty((max(length, 2 * len(array)), *array.shape[1:]), dtype=array.dtype)
+    grown[: len(array)] = array
+    return grown

@@ -1,0 +1,343 @@
+"""The vector index of one partition: one owner appends, seals and swaps; any thread may search.
+
+The identity that always holds: indexed + skipped + failed = records of the log below `indexed_offset`.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from vector.index import manifest as manifests
+from vector.index.build import Built, build
+from vector.index.catalog import AnySegment, Catalog, entry_of, open_catalog, sealed_file_names, segment_file_names
+from vector.index.files import AppendFile, remove
+from vector.index.growing import GrowingSegment
+from vector.index.journal import encode_frame, journal_name
+from vector.index.manifest import Manifest
+from vector.index.planner import Plan, SegmentFacts, next_plan, should_drop, should_freeze
+from vector.index.query import Candidate, IndexQuery, query_vector, record_filter
+from vector.index.scoring import storable
+from vector.index.sealed import SealedSegment
+from vector.index.search import SearchCounters, search
+from vector.index.settings import HASH_BYTES, Counts, Float32, IndexSettings, Run
+
+PENDING_BYTES_MAX = 32 * 1024 * 1024
+"""Frames held for the next checkpoint; more than this is written at once."""
+FROZEN_MAX = 4
+"""Full growing segments that may wait for the builder before `backlogged` asks the indexer to pause (15 MB each)."""
+BUILD_RETRY_S = 30.0
+
+
+@dataclass(slots=True, frozen=True)
+class BuildTask:
+    """A plan with all that its build reads; the sources never change."""
+
+    plan: Plan
+    identity: int
+    sources: tuple[AnySegment, ...]
+    log_start_offset: int
+
+
+class PartitionIndex:
+    """See the module. Create with `open`."""
+
+    def __init__(self, directory: Path, settings: IndexSettings, catalog: Catalog, monotonic: Callable[[], float]) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.damages = catalog.damages
+        self._monotonic = monotonic
+        self._log_start_offset = catalog.log_start_offset
+        self._next_identity = catalog.next_identity
+        self._dropped = catalog.dropped
+        self._segments: tuple[AnySegment, ...] = tuple(catalog.segments)
+        self._reserve: tuple[AnySegment, ...] = tuple(catalog.reserve)
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._growing_since: float | None = None
+        self._task: BuildTask | None = None
+        self._plan_not_before = -float("inf")
+        self._build_error: str | None = None
+        self._counters = SearchCounters()
+        if catalog.continues and isinstance(self._segments[-1], GrowingSegment):
+            self._growing = self._segments[-1]
+            self._journal = AppendFile(directory / journal_name(self._growing.identity))
+        else:
+            self._start_growing(catalog.next_offset)
+        self._checkpointed_offset = self._growing.next_offset
+        self._store_manifest()
+
+    @classmethod
+    def open(cls, directory: Path, settings: IndexSettings, *, monotonic: Callable[[], float] = time.monotonic) -> Self:
+        """Opens or creates the index in `directory`. Damaged files are set aside and `indexed_offset` falls back (`damages` says
+        why). Raises ValueError for an index of other dimensions or metric, OSError when the disk does."""
+        return cls(directory, settings, open_catalog(directory, settings), monotonic)
+
+    # Freshness and accounting
+
+    @property
+    def indexed_offset(self) -> int:
+        """Exclusive: every record below is searchable, skipped or failed, and counted."""
+        return self._growing.next_offset
+
+    @property
+    def checkpointed_offset(self) -> int:
+        """What `indexed_offset` would be after a crash now."""
+        return self._checkpointed_offset
+
+    @property
+    def counts(self) -> Counts:
+        total = self._dropped
+        for segment in self._segments:
+            total = total + segment.counts
+        return total
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether the builder is so far behind that the indexer must wait; memory is bounded by this."""
+        return sum(isinstance(segment, GrowingSegment) for segment in self._segments) > FROZEN_MAX
+
+    def known_vectors(self, hashes: Sequence[bytes]) -> dict[bytes, Float32]:
+        """Stored vectors, float32[d], of those contents that this partition has seen."""
+        found: dict[bytes, Float32] = {}
+        missing = list(dict.fromkeys(hashes))
+        for segment in (*reversed(self._segments), *self._reserve):
+            if not missing:
+                break
+            view = segment.view()
+            nodes = view.nodes_of(missing)
+            if (nodes >= 0).any():
+                places = np.flatnonzero(nodes >= 0)
+                for place, row in zip(places.tolist(), view.rows(nodes[places]), strict=True):
+                    found[missing[place]] = row
+                missing = [content for content in missing if content not in found]
+        return found
+
+    # Writing: the owner's thread only
+
+    def append(self, run: Run) -> None:
+        """Makes a run searchable. Raises ValueError when it does not follow on `indexed_offset` or is malformed."""
+        self._check(run)
+        base_offset = self._growing.next_offset
+        if self._growing_since is None:
+            self._growing_since = self._monotonic()
+        new_rows = self._growing.append(run)
+        frame = encode_frame(base_offset, run, new_rows, self.settings)
+        self._pending.append(frame)
+        self._pending_bytes += len(frame)
+        if should_freeze(self._facts(self._growing), self.settings):
+            self._freeze()
+        elif self._pending_bytes > PENDING_BYTES_MAX:
+            self.checkpoint()
+
+    def _check(self, run: Run) -> None:
+        count = len(run.offsets)
+        shapes = {len(run.timestamps_ms), len(run.hashes), len(run.flags), len(run.vectors), count}
+        if len(shapes) != 1 or run.vectors.shape != (count, self.settings.dimensions):
+            raise ValueError(f"a run of {count} rows has columns of {sorted(shapes)} and vectors of {run.vectors.shape}")
+        if any(len(content) != HASH_BYTES for content in run.hashes):
+            raise ValueError(f"a content hash is not {HASH_BYTES} bytes long")
+        if run.next_offset < self.indexed_offset:
+            raise ValueError(f"the run ends at {run.next_offset}, {self.indexed_offset} is indexed")
+        if count:
+            ascending = bool((run.offsets[1:] >= run.offsets[:-1]).all())
+            if not ascending or run.offsets[0] < self.indexed_offset or run.offsets[-1] >= run.next_offset:
+                raise ValueError(f"offsets are not ascending within [{self.indexed_offset}, {run.next_offset})")
+            if not storable(run.vectors, self.settings).all():
+                raise ValueError("a vector is not finite, or has no direction: `storable` tells which")
+
+    def checkpoint(self) -> None:
+        """Makes everything appended so far durable. Raises OSError; nothing is lost then, the next call tries again."""
+        if self._pending:
+            self._journal.append_durable(self._pending)
+            self._pending, self._pending_bytes = [], 0
+        self._checkpointed_offset = self._growing.next_offset
+        done = [segment for segment in self._reserve if segment.next_offset <= self._checkpointed_offset]
+        if done:
+            self._reserve = tuple(segment for segment in self._reserve if segment not in done)
+            self._store_manifest()
+            self._remove(done)
+
+    def _freeze(self) -> None:
+        """Ends the growing segment and starts the next; a builder seals the frozen one, which serves until then."""
+        self.checkpoint()
+        self._journal.close()
+        self._start_growing(self._growing.next_offset)
+        self._store_manifest()
+
+    def _start_growing(self, base_offset: int) -> None:
+        self._growing = GrowingSegment(self._take_identity(), base_offset, self.settings)
+        self._growing_since = None
+        self._journal = AppendFile(self.directory / journal_name(self._growing.identity))
+        self._segments = (*self._segments, self._growing)
+
+    def drop_below(self, log_start_offset: int) -> None:
+        """Forgets records below the log's start; segments that hold nothing else are deleted."""
+        self._log_start_offset = max(self._log_start_offset, log_start_offset)
+        gone = [s for s in self._segments if should_drop(self._facts(s), self._log_start_offset)]
+        if not gone:
+            return
+        for segment in gone:
+            self._dropped = self._dropped + segment.counts
+        self._segments = tuple(segment for segment in self._segments if segment not in gone)
+        self._store_manifest()
+        self._remove(gone)
+
+    def truncate(self, log_end_offset: int) -> None:
+        """Takes back what lies at or above the end of a log that lost its tail; `indexed_offset` falls back to a segment's start.
+
+        Vectors of what is taken back stay known, so a replay embeds nothing again.
+        """
+        kept = [segment for segment in self._segments if segment.next_offset <= log_end_offset]
+        lost = self._segments[len(kept) :]
+        if not lost:
+            return
+        self.checkpoint()
+        self._journal.close()
+        self._reserve = (*self._reserve, *lost)
+        self._segments = tuple(kept)
+        self._start_growing(lost[0].base_offset)
+        self._checkpointed_offset = self._growing.next_offset
+        self._store_manifest()
+
+    def close(self) -> None:
+        """Checkpoints and closes. A build under way is wasted: its files are removed at the next open."""
+        self.checkpoint()
+        self._journal.close()
+
+    # Building: plan and swap in the owner's thread, build in any
+
+    def plan(self) -> BuildTask | None:
+        """The next build, None when there is none or one is under way; answered by `swap` or `abandon`."""
+        if self._task is not None or self._monotonic() < self._plan_not_before:
+            return None
+        if should_freeze(self._facts(self._growing), self.settings):
+            self._freeze()
+        plan = next_plan([self._facts(segment) for segment in self._segments], self.settings)
+        if plan is None:
+            return None
+        sources = tuple(segment for segment in self._segments if segment.identity in plan.sources)
+        self._task = BuildTask(plan, self._take_identity(), sources, self._log_start_offset)
+        return self._task
+
+    def build(self, task: BuildTask) -> Built | None:
+        """Builds the planned segment; slow, touches only new files. None when all its rows are gone. Raises OSError, DamagedFile."""
+        return build(self.directory, task.identity, task.sources, task.log_start_offset, self.settings)
+
+    def swap(self, task: BuildTask, built: Built | None) -> bool:
+        """Replaces the sources by what was built, atomically; False when a source has been dropped meanwhile."""
+        self._task = None
+        self._build_error = None
+        if built is None or not set(task.sources) <= set(self._segments):
+            remove(self.directory, sealed_file_names(task.identity))
+            return False
+        first = self._segments.index(task.sources[0])
+        end = first + len(task.sources)
+        self._segments = (*self._segments[:first], built.segment, *self._segments[end:])
+        self._store_manifest()
+        self._remove(task.sources)
+        return True
+
+    def abandon(self, task: BuildTask, error: Exception) -> None:
+        """A build failed: its files go, status says why, and it is tried again after BUILD_RETRY_S."""
+        self._task = None
+        self._build_error = f"{type(error).__name__}: {error}"
+        self._plan_not_before = self._monotonic() + BUILD_RETRY_S
+        remove(self.directory, sealed_file_names(task.identity))
+
+    # Searching: any thread
+
+    def search(self, query: IndexQuery) -> list[Candidate]:
+        """min(query.limit, matches) records, best first: similarity descending, timestamp descending, offset ascending.
+
+        Fewer only when `min_similarity` cuts. Raises KafkaError INVALID_REQUEST for a vector that is not finite, of the wrong
+        length, or zero under cosine.
+        """
+        vector = query_vector(query, self.settings)
+        wanted = record_filter(query, self._log_start_offset)
+        views = [segment.view() for segment in self._segments]
+        return search(views, query, vector, wanted, self.settings, self._counters)
+
+    def status(self) -> dict[str, Any]:
+        """JSON-able: offsets, counts, segments with sizes in bytes, how searches were served, damages, the builder's state."""
+        counts = self.counts
+        return {
+            "indexed_offset": self.indexed_offset,
+            "checkpointed_offset": self._checkpointed_offset,
+            **counts.to_json(),
+            "log_start_offset": self._log_start_offset,
+            "segments": [_segment_status(s, growing=s is self._growing) for s in self._segments],
+            "memory_bytes": self.memory_bytes,
+            "disk_bytes": sum(_disk_bytes(segment) for segment in self._segments),
+            "searches": {name: getattr(self._counters, name) for name in SearchCounters.__slots__},
+            "building": self._task.plan.reason if self._task else None,
+            "build_error": self._build_error,
+            "damages": list(self.damages),
+            "reserve_segments": len(self._reserve),
+        }
+
+    @property
+    def memory_bytes(self) -> int:
+        """RAM that searching needs: growing rows on the heap; graphs and sidecars mapped (stored vectors stay in the page cache)."""
+        return sum(
+            s.memory_bytes if isinstance(s, GrowingSegment) else s.graph_bytes + s.column_bytes for s in self._segments
+        )
+
+    def _facts(self, segment: AnySegment) -> SegmentFacts:
+        dead = int(np.searchsorted(segment.view().columns.offsets, self._log_start_offset))
+        kind = "sealed" if isinstance(segment, SealedSegment) else "growing" if segment is self._growing else "frozen"
+        since = self._growing_since if segment is self._growing else None
+        return SegmentFacts(
+            identity=segment.identity,
+            kind=kind,  # type: ignore[arg-type]
+            base_offset=segment.base_offset,
+            next_offset=segment.next_offset,
+            nodes=segment.node_count,
+            postings=segment.posting_count,
+            dead=dead,
+            age_s=0.0 if since is None else self._monotonic() - since,
+        )
+
+    def _take_identity(self) -> int:
+        self._next_identity += 1
+        return self._next_identity - 1
+
+    def _store_manifest(self) -> None:
+        entries = tuple(entry_of(s, open_for_appends=s is self._growing) for s in self._segments)
+        manifests.store(
+            self.directory,
+            Manifest(
+                dimensions=self.settings.dimensions,
+                metric=self.settings.metric,
+                next_identity=self._next_identity,
+                log_start_offset=self._log_start_offset,
+                dropped=self._dropped,
+                entries=entries,
+                reserve=tuple(entry_of(segment) for segment in self._reserve),
+            ),
+        )
+
+    def _remove(self, segments: Iterable[AnySegment]) -> None:
+        remove(self.directory, [name for segment in segments for name in segment_file_names(segment)])
+
+
+def _segment_status(segment: AnySegment, *, growing: bool) -> dict[str, Any]:
+    status: dict[str, Any] = {
+        "kind": "growing" if growing else "frozen",
+        "base_offset": segment.base_offset,
+        "next_offset": segment.next_offset,
+        "vectors": segment.node_count,
+        "records": segment.posting_count,
+    }
+    if isinstance(segment, GrowingSegment):
+        return {**status, "bytes": segment.memory_bytes}
+    return {**status, "kind": "sealed", "bytes": _disk_bytes(segment), "ef": segment.graph_ef, "recall": segment.header.recall}
+
+
+def _disk_bytes(segment: AnySegment) -> int:
+    if isinstance(segment, GrowingSegment):
+        return 0
+    return segment.graph_bytes + segment.vector_bytes + segment.column_bytes

@@ -1,0 +1,124 @@
+"""The sealed segment: immutable files, memory-mapped. Any thread may search it."""
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from vector.index.columns import Columns
+from vector.index.files import map_verified, read_faiss
+from vector.index.scoring import rounding_margin
+from vector.index.segment_files import (
+    COLUMNS_SUFFIX,
+    GRAPH_SUFFIX,
+    VECTORS_SUFFIX,
+    SegmentColumns,
+    SegmentHeader,
+    decode,
+)
+from vector.index.settings import HASH_BYTES, Bool, Counts, Float32, Int64, Metric
+
+
+class SealedSegment:
+    """Vectors in a flat FAISS file (fp16 or fp32; scans and rescoring), HNSW where the segment is large, sidecar columns.
+
+    Node order is the order of first offsets, so an offset range is nearly contiguous in the vectors too.
+    """
+
+    def __init__(self, header: SegmentHeader, data: SegmentColumns, vectors: Any, graph: Any | None) -> None:
+        self.header = header
+        self.identity = header.identity
+        self.base_offset = header.base_offset
+        self.counts: Counts = header.counts
+        self.columns: Columns = data.columns
+        self.graph_ef = header.graph_ef
+        self._data = data
+        self._vectors = vectors
+        self._graph = graph
+        self._metric: Metric = "l2" if vectors.metric_type == faiss.METRIC_L2 else "dot" if header.metric == "dot" else "cosine"
+
+    @classmethod
+    def open(cls, directory: Path, name: str) -> "SealedSegment":
+        """Maps and verifies every file of segment `name`. Raises DamagedFile."""
+        header, data = decode(directory / (name + COLUMNS_SUFFIX))
+        for reference in header.files:
+            map_verified(directory, reference)
+        graph = read_faiss(directory / (name + GRAPH_SUFFIX)) if header.graph_ef else None
+        return cls(header, data, read_faiss(directory / (name + VECTORS_SUFFIX)), graph)
+
+    @property
+    def next_offset(self) -> int:
+        return self.header.next_offset
+
+    @property
+    def node_count(self) -> int:
+        return self.header.nodes
+
+    @property
+    def posting_count(self) -> int:
+        return self.header.postings
+
+    @property
+    def graph_bytes(self) -> int:
+        """Size of the graph: what stays resident under search, mapped from its file."""
+        return sum(file.size for file in self.header.files if file.name.endswith(GRAPH_SUFFIX))
+
+    @property
+    def vector_bytes(self) -> int:
+        """Size of the stored vectors, mapped; a search by the graph touches only the rows it rescores."""
+        return sum(file.size for file in self.header.files if file.name.endswith(VECTORS_SUFFIX))
+
+    @property
+    def column_bytes(self) -> int:
+        """Size of the sidecar, mapped."""
+        data, columns = self._data, self.columns
+        arrays = (columns.offsets, columns.timestamps_ms, columns.flags, columns.nodes)
+        return sum(a.nbytes for a in (*arrays, data.starts, data.by_node, data.hashes, data.hash_order))
+
+    def view(self) -> "SealedSegment":
+        """Itself: it never changes."""
+        return self
+
+    def rows(self, nodes: Int64) -> Float32:
+        rows: Float32 = self._vectors.reconstruct_batch(np.ascontiguousarray(nodes, dtype=np.int64))
+        return rows
+
+    def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
+        matching = self.node_count if mask is None else int(np.count_nonzero(mask))
+        parameters, bits = None, None
+        if mask is not None:
+            bits = np.packbits(mask, bitorder="little")
+            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+        count = min(matching, wanted + 8)
+        while True:
+            scores, nodes = self._vectors.search(vector[None], count, params=parameters)
+            found = nodes[0][nodes[0] >= 0]
+            score = scores[0][: len(found)]
+            if count >= matching or abs(score[wanted - 1] - score[-1]) > rounding_margin(score, vector, self._metric):
+                return np.asarray(found, dtype=np.int64)
+            count = min(matching, count * 4)  # the last ones may tie: fetch until they do not
+
+    def graph(self, vector: Float32, count: int, ef: int) -> Int64:
+        if self._graph is None:
+            raise ValueError(f"segment {self.identity} has no graph")
+        # efSearch must always be given: the default of these parameters is 16, silently (research/vector-search.md 5.4).
+        _, nodes = self._graph.search(vector[None], count, params=faiss.SearchParametersHNSW(efSearch=max(ef, count)))
+        return np.asarray(nodes[0][nodes[0] >= 0], dtype=np.int64)
+
+    def postings_of(self, node: int) -> Int64:
+        starts = self._data.starts
+        return self._data.by_node[starts[node] : starts[node + 1]].astype(np.int64)
+
+    def nodes_of(self, hashes: list[bytes]) -> Int64:
+        wanted = np.array(hashes, dtype=f"S{HASH_BYTES}")
+        data = self._data
+        places = np.searchsorted(data.hashes, wanted, sorter=data.hash_order)
+        places[places == len(data.hashes)] = 0
+        nodes = data.hash_order[places].astype(np.int64)
+        nodes[data.hashes[nodes] != wanted] = -1
+        return nodes
+
+    def hashes_of(self, nodes: Int64) -> list[bytes]:
+        raw = self._data.hashes[nodes].tobytes()  # tolist() would strip trailing zero bytes
+        return [raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES)]

@@ -1,0 +1,186 @@
+"""Search of one partition: filter plan per segment, nearest nodes, rescoring, postings, merge (design/vector.md, Searching).
+
+A graph is only believed when it proves itself. FAISS's own selector (IDSelectorBitmap) counts non-matching nodes against its
+stop rule and then returns what it met on the way: with a filter that correlates with the query's neighbourhood (an offset
+range over clustered data) that is a full list of wrong hits, which nothing in the answer betrays. So a filtered search asks
+the graph for the nearest nodes *without* the filter, scaled by selectivity, and keeps the matching ones: if that leaves
+enough, they are the nearest matching ones; if not, the segment is scanned exactly. Measured: benchmarks/index_recall.py.
+"""
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from vector.index.columns import Matches, distinct, eligible, matches, newest
+from vector.index.query import Candidate, IndexQuery, RecordFilter
+from vector.index.scoring import similarities
+from vector.index.segment import SegmentView
+from vector.index.settings import Float32, IndexSettings, Int64
+
+EF_MIN = 64
+EF_MAX = 1024
+"""Widest graph search; beyond it an exact scan is cheaper and certain."""
+
+_thread = threading.local()
+
+
+def cap_faiss_threads() -> None:
+    """One FAISS thread for the calling thread: OpenMP's cap is per thread, and each would otherwise own a pool of all cores."""
+    if not getattr(_thread, "capped", False):
+        faiss.omp_set_num_threads(1)
+        _thread.capped = True
+
+
+@dataclass(slots=True)
+class SearchCounters:
+    """How segments were searched, since the index was opened."""
+
+    skipped: int = 0
+    exact: int = 0
+    graph: int = 0
+    graph_refused: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class _Found:
+    """A record found, before the merge; sorts in result order."""
+
+    similarity: float
+    timestamp_ms: int
+    offset: int
+    flags: int
+    content: bytes
+
+    @property
+    def order(self) -> tuple[float, int, int]:
+        return (-self.similarity, -self.timestamp_ms, self.offset)
+
+
+def search(
+    views: Sequence[SegmentView],
+    query: IndexQuery,
+    vector: Float32,
+    wanted: RecordFilter,
+    settings: IndexSettings,
+    counters: SearchCounters,
+) -> list[Candidate]:
+    """The min(limit, matches) most similar records over all segments; `vector` as `query_vector` returns it."""
+    cap_faiss_threads()
+    found: list[_Found] = []
+    for view in views:
+        matching = matches(view.columns, wanted)
+        if not matching.nodes:
+            counters.skipped += 1
+            continue
+        found += _search_segment(view, matching, query, vector, wanted, settings, counters)
+    found.sort(key=lambda hit: hit.order)
+    if query.min_similarity is not None and not math.isnan(query.min_similarity):
+        least = query.min_similarity
+        found = [hit for hit in found if hit.similarity >= least]
+    chosen = _first_distinct(found, query)
+    duplicates = _count_duplicates(views, [hit.content for hit in chosen], wanted)
+    return [Candidate(hit.offset, hit.timestamp_ms, hit.similarity, duplicates[hit.content] - 1, hit.flags) for hit in chosen]
+
+
+def _first_distinct(found: list[_Found], query: IndexQuery) -> list[_Found]:
+    """The first `limit` hits; a record once (its best chunk), and with collapse a content once."""
+    chosen: list[_Found] = []
+    seen: set[int | bytes] = set()
+    for hit in found:
+        if hit.offset in seen or (query.collapse and hit.content in seen):
+            continue
+        seen.add(hit.offset)
+        seen.add(hit.content)
+        chosen.append(hit)
+        if len(chosen) == query.limit:
+            break
+    return chosen
+
+
+def _search_segment(
+    view: SegmentView,
+    matching: Matches,
+    query: IndexQuery,
+    vector: Float32,
+    wanted: RecordFilter,
+    settings: IndexSettings,
+    counters: SearchCounters,
+) -> list[_Found]:
+    limit = query.limit
+    needed = min(limit, matching.nodes if query.collapse else matching.records)
+    count = min(limit, matching.nodes)
+    while True:
+        nodes = _nearest(view, matching, count, query, vector, settings, counters)
+        found = _expand(view, nodes, vector, query, wanted, settings)
+        hits = len({hit.content for hit in found}) if query.collapse else len({hit.offset for hit in found})
+        if hits >= needed or count >= matching.nodes:
+            return found
+        count = min(count * 4, matching.nodes)  # chunks of the same few records filled the list
+
+
+def _nearest(
+    view: SegmentView,
+    matching: Matches,
+    count: int,
+    query: IndexQuery,
+    vector: Float32,
+    settings: IndexSettings,
+    counters: SearchCounters,
+) -> Int64:
+    """At least the `count` nearest nodes that match."""
+    if view.graph_ef and not query.exact and matching.nodes > settings.exact_matches_max:
+        ef = query.ef if query.ef > 0 else max(settings.ef_search, view.graph_ef)
+        fetch = max(EF_MIN, 4 * count)
+        if matching.mask is not None:
+            fetch = math.ceil(fetch * view.columns.node_count / matching.nodes)
+        if fetch <= max(EF_MAX, 4 * count):
+            nodes = view.graph(vector, fetch, max(ef, fetch))
+            if matching.mask is not None:
+                nodes = nodes[matching.mask[nodes]]
+            if len(nodes) >= count:
+                counters.graph += 1
+                return nodes
+        counters.graph_refused += 1
+    counters.exact += 1
+    return view.exact(vector, matching.mask, count)
+
+
+def _expand(
+    view: SegmentView, nodes: Int64, vector: Float32, query: IndexQuery, wanted: RecordFilter, settings: IndexSettings
+) -> list[_Found]:
+    """Records of the nearest nodes, best first, until the limit is reached and the next node is strictly worse."""
+    scores = similarities(view.rows(nodes), vector, settings.metric)
+    order = np.argsort(-scores, kind="stable")
+    columns = view.columns
+    found: list[_Found] = []
+    offsets: set[int] = set()
+    last = math.inf
+    for place in order:
+        score = float(scores[place])
+        if len(offsets) >= query.limit and score < last:
+            break
+        last = score
+        node = int(nodes[place])
+        content = view.hashes_of(nodes[place : place + 1])[0]
+        postings = newest(columns, eligible(columns, view.postings_of(node), wanted), 1 if query.collapse else query.limit)
+        for posting in postings:
+            offset = int(columns.offsets[posting])
+            offsets.add(offset)
+            found.append(_Found(score, int(columns.timestamps_ms[posting]), offset, int(columns.flags[posting]), content))
+    return found
+
+
+def _count_duplicates(views: Sequence[SegmentView], contents: list[bytes], wanted: RecordFilter) -> dict[bytes, int]:
+    """How many matching records each content has, over all segments."""
+    counts = dict.fromkeys(contents, 0)
+    hashes = list(counts)
+    for view in views if hashes else ():
+        for content, node in zip(hashes, view.nodes_of(hashes), strict=True):
+            if node >= 0:
+                postings = eligible(view.columns, view.postings_of(int(node)), wanted)
+                counts[content] += distinct(view.columns.offsets[postings]) if view.columns.chunked else len(postings)
+    return counts
