@@ -1,0 +1,47 @@
+"""`senselog serve`: the broker itself."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+  senselog serve\n
+  senselog serve --data-dir /var/lib/senselog --listen 0.0.0.0:9092 --config senselog.toml\n
+  senselog serve --listen 127.0.0.1:0 --http 127.0.0.1:0 --set storage.sync=os
+
+Port 0 takes a free port. The line `senselog ready kafka=HOST:PORT http=HOST:PORT` says when and where it serves.
+SIGTERM or Ctrl-C stops it cleanly.
+"""
+
+
+def serve(
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", metavar="DIR", help="Where everything is kept.  [default: ./data]")
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", metavar="HOST:PORT", help="For Kafka clients.  [default: 127.0.0.1:9092]"),
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option("--http", metavar="HOST:PORT", help="For REST and metrics.  [default: 127.0.0.1:8092]")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE.toml", help="Configuration file.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="One setting, over the file; may be repeated.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Start the broker."""
+    from broker.config import Config
+
+    loaded = Config.load(config, settings or (), data_dir=data_dir, listen=listen, http_listen=http)
+    from broker.app import serve as run
+
+    raise typer.Exit(run(loaded))
