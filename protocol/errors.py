@@ -4,6 +4,7 @@ Numbers, names and retriability are those of Apache Kafka 4.3 (https://kafka.apa
 """
 
 from enum import IntEnum
+from typing import Self
 
 
 class ErrorCode(IntEnum):
@@ -12,7 +13,7 @@ class ErrorCode(IntEnum):
     retriable: bool
     text: str
 
-    def __new__(cls, code: int, retriable: bool, text: str) -> "ErrorCode":
+    def __new__(cls, code: int, retriable: bool, text: str) -> Self:
         member = int.__new__(cls, code)
         member._value_ = code
         member.retriable = retriable

@@ -44,7 +44,7 @@ class Field:
     @property
     def default_source(self) -> str:
         """The default of a field that is neither array nor struct, or null, as Python source."""
-        return "float('nan')" if self.default != self.default else repr(self.default)  # noqa: PLR0124  # NaN
+        return "float('nan')" if self.default != self.default else repr(self.default)  # NaN
 
 
 @dataclass(frozen=True, slots=True)

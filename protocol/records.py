@@ -1,0 +1,204 @@
+"""The records inside a batch: reading, checking and building them.
+
+A record (https://kafka.apache.org/documentation/#record): length varint, attributes int8, timestamp delta varlong,
+offset delta varint, key and value with varint lengths (-1 is null), headers with a varint count. Varints are zigzag.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from protocol.batch_header import CONTROL, HEADER_BYTES, MAGIC, TRANSACTIONAL, BatchHeader
+from protocol.compression import Compression, compress, decompress
+from protocol.crc import crc32c
+from protocol.errors import ErrorCode, KafkaError
+
+_MARKER_KEY = struct.Struct(">hh")
+_MARKER_VALUE = struct.Struct(">hi")
+_PREFIX = struct.Struct(">qiibI")
+_CHECKED = struct.Struct(">hiqqqhii")
+_MAX_VARINT_SHIFT = 63
+ABORT, COMMIT = 0, 1
+
+
+class Record(NamedTuple):
+    """One record; `headers` are (name, value) pairs in the order in which they were written, names may repeat."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+def iterate_records(batch: memoryview) -> Iterator[Record]:
+    """The records of the batch that starts the view, decompressed; keys and values are copies.
+
+    Raises KafkaError: CORRUPT_MESSAGE if the payload does not fit its codec, INVALID_RECORD if it does not hold exactly
+    the header's number of whole records. What was read before the damage has been yielded.
+    """
+    header = BatchHeader(batch)
+    payload = decompress(header.compression, batch[HEADER_BYTES : header.size])
+    base_offset, base_timestamp = header.base_offset, header.base_timestamp
+    append_time = header.max_timestamp if header.log_append_time else None
+    position = 0
+    try:
+        for _ in range(header.record_count):
+            size, start = _varint(payload, position)
+            timestamp_delta, position = _varint(payload, start + 1)
+            offset_delta, position = _varint(payload, position)
+            key, position = _field(payload, position)
+            value, position = _field(payload, position)
+            headers: Sequence[tuple[str, bytes | None]] = ()
+            if payload[position]:
+                headers, position = _headers(payload, position)
+            else:
+                position += 1
+            if position != start + size:
+                raise _invalid(f"a record of {size} bytes that takes {position - start}")
+            timestamp = base_timestamp + timestamp_delta if append_time is None else append_time
+            yield Record(base_offset + offset_delta, timestamp, key, value, headers)
+    except IndexError as error:
+        raise _invalid("the batch ends within a record") from error
+    if position != len(payload):
+        raise _invalid(f"{len(payload) - position} bytes behind the batch's {header.record_count} records")
+
+
+def control_type(batch: memoryview) -> int:
+    """What the marker batch that starts the view says: `ABORT` or `COMMIT`; raises KafkaError if it is damaged."""
+    for record in iterate_records(batch):
+        if record.key is not None and len(record.key) >= _MARKER_KEY.size:
+            kind: int = _MARKER_KEY.unpack_from(record.key)[1]
+            return kind
+    raise _invalid("a control batch without a control record")
+
+
+def build_batch(
+    records: Sequence[Record],
+    *,
+    codec: Compression = Compression.NONE,
+    base_offset: int = 0,
+    leader_epoch: int = -1,
+    producer_id: int = -1,
+    producer_epoch: int = -1,
+    base_sequence: int = -1,
+    attributes: int = 0,
+) -> bytearray:
+    """A batch of one record or more at consecutive offsets from `base_offset`; the records' own offsets are ignored."""
+    if not records:
+        raise ValueError("a record batch holds at least one record")
+    base_timestamp = records[0].timestamp_ms
+    max_timestamp = max(record.timestamp_ms for record in records)
+    payload = bytearray()
+    for offset_delta, record in enumerate(records):
+        _write_record(payload, record, offset_delta, record.timestamp_ms - base_timestamp)
+    body = compress(codec, payload)
+    last_offset_delta = len(records) - 1
+    checked = _CHECKED.pack(
+        attributes | codec,
+        last_offset_delta,
+        base_timestamp,
+        max_timestamp,
+        producer_id,
+        producer_epoch,
+        base_sequence,
+        len(records),
+    )
+    batch = bytearray(_PREFIX.size)
+    batch += checked
+    batch += body
+    checksum = crc32c(memoryview(batch)[_PREFIX.size :])
+    _PREFIX.pack_into(batch, 0, base_offset, len(batch) - 12, leader_epoch, MAGIC, checksum)
+    return batch
+
+
+def build_marker(
+    *, commit: bool, producer_id: int, producer_epoch: int, coordinator_epoch: int, timestamp_ms: int
+) -> bytearray:
+    """The control batch that ends a transaction in a partition (KIP-98)."""
+    key = _MARKER_KEY.pack(0, COMMIT if commit else ABORT)
+    value = _MARKER_VALUE.pack(0, coordinator_epoch)
+    return build_batch(
+        [Record(0, timestamp_ms, key, value)],
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        attributes=TRANSACTIONAL | CONTROL,
+    )
+
+
+def _invalid(message: str) -> KafkaError:
+    return KafkaError(ErrorCode.INVALID_RECORD, message)
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """(value, next position) of a zigzag varint of at most 10 bytes; raises IndexError at the end of the data."""
+    byte = data[position]
+    if byte < 0x80:
+        return (byte >> 1) ^ -(byte & 1), position + 1
+    value = byte & 0x7F
+    shift = 7
+    while True:
+        position += 1
+        byte = data[position]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), position + 1
+        shift += 7
+        if shift > _MAX_VARINT_SHIFT:
+            raise _invalid("a varint is longer than 10 bytes")
+
+
+def _field(data: bytes, position: int) -> tuple[bytes | None, int]:
+    size, position = _varint(data, position)
+    if size < 0:
+        if size != -1:
+            raise _invalid(f"a key or value of {size} bytes")
+        return None, position
+    end = position + size
+    if end > len(data):
+        raise _invalid(f"a key or value of {size} bytes in the last {len(data) - position} bytes")
+    return data[position:end], end
+
+
+def _headers(data: bytes, position: int) -> tuple[list[tuple[str, bytes | None]], int]:
+    count, position = _varint(data, position)
+    if not 0 <= count <= len(data) - position:
+        raise _invalid(f"{count} headers in the last {len(data) - position} bytes")
+    headers = []
+    for _ in range(count):
+        name, position = _field(data, position)
+        if name is None:
+            raise _invalid("a header without a name")
+        value, position = _field(data, position)
+        headers.append((name.decode("utf-8", "replace"), value))
+    return headers, position
+
+
+def _write_varint(output: bytearray, value: int) -> None:
+    value = (value << 1) ^ (value >> 63)
+    while value > 0x7F:
+        output.append(value & 0x7F | 0x80)
+        value >>= 7
+    output.append(value)
+
+
+def _write_field(output: bytearray, field: bytes | None) -> None:
+    if field is None:
+        output.append(1)
+        return
+    _write_varint(output, len(field))
+    output += field
+
+
+def _write_record(output: bytearray, record: Record, offset_delta: int, timestamp_delta: int) -> None:
+    body = bytearray(1)  # attributes, of which none is defined
+    _write_varint(body, timestamp_delta)
+    _write_varint(body, offset_delta)
+    _write_field(body, record.key)
+    _write_field(body, record.value)
+    _write_varint(body, len(record.headers))
+    for name, value in record.headers:
+        _write_field(body, name.encode())
+        _write_field(body, value)
+    _write_varint(output, len(body))
+    output += body
