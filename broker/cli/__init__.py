@@ -12,10 +12,10 @@ from broker.cli.failure import describe
 _EXAMPLES = """
 [bold]Examples[/bold]
 
-  senselog serve --data-dir ./data\n
-  senselog topic create logs --partitions 3 --vector-search\n
-  senselog produce logs < app.log\n
-  senselog search logs "database connection errors" --latest\n
+  senselog serve --data-dir ./data
+  senselog topic create logs --partitions 3 --vector-search
+  senselog produce logs < app.log
+  senselog search logs "database connection errors" --latest
   senselog consume logs --follow
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.

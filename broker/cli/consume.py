@@ -13,9 +13,9 @@ from broker.cli.options import DEFAULT_BOOTSTRAP, Bootstrap, TopicName, timestam
 EXAMPLES = """
 [bold]Examples[/bold]
 
-  senselog consume logs                                  (all there is now, then stop)\n
-  senselog consume logs --from end --follow              (new records as they arrive)\n
-  senselog consume logs --partition 0 --from 1000 -n 5 --offsets\n
+  senselog consume logs                                  (all there is now, then stop)
+  senselog consume logs --from end --follow              (new records as they arrive)
+  senselog consume logs --partition 0 --from 1000 -n 5 --offsets
   senselog consume logs --since 2026-01-31T12:00:00Z --json
 """
 _POLL_MS = 200

@@ -11,8 +11,8 @@ from broker.cli.options import DEFAULT_BOOTSTRAP, Bootstrap, TopicName
 EXAMPLES = """
 [bold]Examples[/bold]
 
-  senselog produce logs < app.log\n
-  tail -F app.log | senselog produce logs\n
+  senselog produce logs < app.log
+  tail -F app.log | senselog produce logs
   printf 'alice\\thello\\n' | senselog produce chat --key-separator tab --compression zstd
 """
 

@@ -10,9 +10,9 @@ from broker.cli.options import DEFAULT_BOOTSTRAP, AsJson, Bootstrap, TopicName, 
 EXAMPLES = """
 [bold]Examples[/bold]
 
-  senselog search logs "database connection errors"\n
-  senselog search logs "who failed to log in" -k 3 --latest\n
-  senselog search logs "disk full" --partition 0 --min-offset 1000 --max-offset 5000\n
+  senselog search logs "database connection errors"
+  senselog search logs "who failed to log in" -k 3 --latest
+  senselog search logs "disk full" --partition 0 --min-offset 1000 --max-offset 5000
   senselog search logs "out of memory" --since 2026-01-31T12:00:00Z --json
 """
 _VALUE_BYTES_SHOWN = 2_000

@@ -8,8 +8,8 @@ import typer
 EXAMPLES = """
 [bold]Examples[/bold]
 
-  senselog serve\n
-  senselog serve --data-dir /var/lib/senselog --listen 0.0.0.0:9092 --config senselog.toml\n
+  senselog serve
+  senselog serve --data-dir /var/lib/senselog --listen 0.0.0.0:9092 --config senselog.toml
   senselog serve --listen 127.0.0.1:0 --http 127.0.0.1:0 --set storage.sync=os
 
 Port 0 takes a free port. The line `senselog ready kafka=HOST:PORT http=HOST:PORT` says when and where it serves.

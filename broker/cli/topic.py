@@ -15,15 +15,15 @@ app = typer.Typer(
 _CREATE_EXAMPLES = """
 [bold]Examples[/bold]
 
-  senselog topic create logs --partitions 3 --vector-search\n
-  senselog topic create logs --partitions 3 --vector-search --embedding-model openai:text-embedding-3-small --vector-field value\n
+  senselog topic create logs --partitions 3 --vector-search
+  senselog topic create logs --partitions 3 --vector-search --embedding-model openai:text-embedding-3-small --vector-field value
   senselog topic create orders --config retention.ms=86400000 --config cleanup.policy=compact
 """
 _ALTER_EXAMPLES = """
 [bold]Examples[/bold]
 
-  senselog topic alter logs --vector-search            (the existing log is indexed from its start)\n
-  senselog topic alter logs --partitions 6\n
+  senselog topic alter logs --vector-search            (the existing log is indexed from its start)
+  senselog topic alter logs --partitions 6
   senselog topic alter logs --config retention.ms=3600000 --reset max.message.bytes
 """
 
