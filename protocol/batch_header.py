@@ -12,7 +12,7 @@ from protocol.compression import Compression
 from protocol.crc import crc32c
 from protocol.errors import ErrorCode, KafkaError
 
-HEADER_BYTES = 61
+BATCH_OVERHEAD = 61
 MAGIC = 2
 
 TRANSACTIONAL = 0x10
@@ -138,7 +138,7 @@ def walk_batches(records: memoryview) -> list[BatchHeader]:
             break
         if magic < MAGIC:
             raise KafkaError(ErrorCode.INVALID_RECORD, f"a record batch of magic {magic}, which ended with Kafka 4.0")
-        if length < HEADER_BYTES - _PREFIX_BYTES:
+        if length < BATCH_OVERHEAD - _PREFIX_BYTES:
             raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"a record batch of length {length}, shorter than its header")
         batches.append(BatchHeader(records, position))
         position += length + _PREFIX_BYTES

@@ -4,7 +4,7 @@
 """
 
 from protocol.batch_header import (
-    HEADER_BYTES,
+    BATCH_OVERHEAD,
     BatchHeader,
     UnreadableBatch,
     crc_matches,
@@ -27,8 +27,8 @@ from protocol.records import (
 
 __all__ = [
     "ABORT",
+    "BATCH_OVERHEAD",
     "COMMIT",
-    "HEADER_BYTES",
     "BatchHeader",
     "Compression",
     "Record",

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from protocol.batch_header import CONTROL, HEADER_BYTES, MAGIC, TRANSACTIONAL, BatchHeader
+from protocol.batch_header import BATCH_OVERHEAD, CONTROL, MAGIC, TRANSACTIONAL, BatchHeader
 from protocol.compression import Compression, compress, decompress
 from protocol.crc import crc32c
 from protocol.errors import ErrorCode, KafkaError
@@ -38,7 +38,7 @@ def iterate_records(batch: memoryview) -> Iterator[Record]:
     the header's number of whole records. What was read before the damage has been yielded.
     """
     header = BatchHeader(batch)
-    payload = decompress(header.compression, batch[HEADER_BYTES : header.size])
+    payload = decompress(header.compression, batch[BATCH_OVERHEAD : header.size])
     base_offset, base_timestamp = header.base_offset, header.base_timestamp
     append_time = header.max_timestamp if header.log_append_time else None
     position = 0
