@@ -39,10 +39,22 @@ class Config(BaseModel):
     auto_create_topics_enable: bool = True
     num_partitions: int = Field(1, ge=1)
     group_initial_rebalance_delay_ms: int = Field(3000, ge=0)
+    group_min_session_timeout_ms: int = Field(6000, ge=1)
+    group_max_session_timeout_ms: int = Field(1_800_000, ge=1)
+    group_max_size: int = Field(2**31 - 1, ge=1)
+    offset_metadata_max_bytes: int = Field(4096, ge=0)
+    offsets_retention_minutes: int = Field(10_080, ge=1)
+    offsets_retention_check_interval_ms: int = Field(600_000, ge=1)
     offsets_topic_num_partitions: int = Field(50, ge=1)
 
     storage_sync: Literal["always", "interval", "os"] = "always"
-    storage_flush_interval_ms: int = Field(50, ge=1)
+    # Not `storage.sync.interval.ms`: in TOML a key cannot be a value and a table.
+    storage_flush_interval_ms: int = Field(1000, ge=1, description="how often storage.sync=interval syncs")
+    storage_wal_file_bytes: int = Field(64 * 1024 * 1024, ge=1024 * 1024)
+    storage_checkpoint_bytes: int = Field(64 * 1024 * 1024, ge=1024 * 1024)
+    storage_checkpoint_interval_ms: int = Field(30_000, ge=100)
+    storage_min_free_bytes: int = Field(256 * 1024 * 1024, ge=0)
+    producer_id_expiration_ms: int = Field(24 * 3_600_000, ge=1)
 
     @classmethod
     def load(cls, file: Path | None = None, settings: Iterable[str] = (), **overrides: Any) -> Self:
