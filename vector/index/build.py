@@ -13,7 +13,7 @@ from vector.index.columns import Columns, distinct, group_by_node
 from vector.index.files import FileReference, sync_directory, write_durable, write_faiss
 from vector.index.growing import GrowingSegment
 from vector.index.sealed import SealedSegment
-from vector.index.search import cap_faiss_threads
+from vector.index.search import cap_faiss_threads, fetch_count
 from vector.index.segment_files import (
     COLUMNS_SUFFIX,
     GRAPH_SUFFIX,
@@ -26,10 +26,9 @@ from vector.index.segment_files import (
 from vector.index.settings import HASH_BYTES, Counts, Float32, IndexSettings, Int64
 
 SAMPLE_QUERIES = 100
-SAMPLE_NEIGHBOURS = 10
-SAMPLE_FETCH = 64
 RECALL_WANTED = 0.995
-EF_TRIED = (64, 128, 256, 512)
+WIDTHS_TRIED = (64, 128, 256, 512, 1024)
+DEPTHS_TRIED = (10, 20, 40, 80, 160, 320)
 COPY_ROWS = 4096
 
 Source = GrowingSegment | SealedSegment
@@ -63,13 +62,14 @@ def build(directory: Path, identity: int, sources: Sequence[Source], log_start_o
     vectors = _vector_index(sources, merged, settings)
     nodes = merged.data.columns.node_count
     files = [write_faiss(directory / (name + VECTORS_SUFFIX), vectors)]
-    graph_ef, recall = 0, 1.0
+    levels: tuple[tuple[int, int], ...] = ()
+    recall = 1.0
     if nodes > settings.exact_matches_max:  # below, every search is exact: a graph would never be read
         graph = build_graph(vectors, settings)
-        graph_ef, recall = calibrate(graph, vectors, settings)
-        if graph_ef:
+        levels, recall = calibrate(graph, vectors, settings)
+        if levels:
             files.append(write_faiss(directory / (name + GRAPH_SUFFIX), graph))
-    header = _header(identity, sources, merged.data.columns, settings, graph_ef, recall, files)
+    header = _header(identity, sources, merged.data.columns, settings, levels, recall, files)
     write_durable(directory / (name + COLUMNS_SUFFIX), encode(header, merged.data))
     sync_directory(directory)
     return Built(SealedSegment.open(directory, name), tuple(source.identity for source in sources))
@@ -80,7 +80,7 @@ def _header(
     sources: Sequence[Source],
     columns: Columns,
     settings: IndexSettings,
-    graph_ef: int,
+    levels: tuple[tuple[int, int], ...],
     recall: float,
     files: list[FileReference],
 ) -> SegmentHeader:
@@ -100,7 +100,7 @@ def _header(
         timestamp_min=columns.timestamp_min,
         timestamp_max=columns.timestamp_max,
         chunked=columns.chunked,
-        graph_ef=graph_ef,
+        graph_levels=levels,
         recall=recall,
         files=tuple(files),
     )
@@ -173,21 +173,40 @@ def build_graph(vectors: Any, settings: IndexSettings) -> Any:
     return graph
 
 
-def calibrate(graph: Any, vectors: Any, settings: IndexSettings) -> tuple[int, float]:
-    """The least search width at which the graph finds the true neighbours of sampled queries, and its recall@10 there.
+def calibrate(graph: Any, vectors: Any, settings: IndexSettings) -> tuple[tuple[tuple[int, int], ...], float]:
+    """How deep the graph can be believed: (search width, depth) levels, and recall@10 at the first width.
 
-    (0, recall) when even the widest does not reach RECALL_WANTED: such a graph is not used. Queries are rows moved
-    towards other rows, since a row itself is easier to find than a question is.
+    A graph finds the first few neighbours and then, where the data lies in clusters, others than the true ones; how many is
+    a property of the data, so it is measured: a level's depth is the last rank down to which the true neighbours of sampled
+    queries were found. No level at all: the graph is not used. Queries are rows moved towards other rows, since a row itself is
+    easier to find than a question is.
     """
     random = np.random.default_rng(vectors.ntotal)
     picked, other = (vectors.reconstruct_batch(random.integers(0, vectors.ntotal, SAMPLE_QUERIES)) for _ in range(2))
     queries: Float32 = np.ascontiguousarray(picked + np.float32(0.3) * other, dtype=np.float32)
-    _, truth = vectors.search(queries, SAMPLE_NEIGHBOURS)
-    recall = 0.0
-    for ef in (max(settings.ef_search, EF_TRIED[0]), *(ef for ef in EF_TRIED if ef > settings.ef_search)):
-        _, found = graph.search(queries, SAMPLE_FETCH, params=faiss.SearchParametersHNSW(efSearch=ef))
-        hits = sum(np.isin(one, other).sum() for one, other in zip(truth, found, strict=True))
-        recall = float(hits) / truth.size
-        if recall >= RECALL_WANTED:
-            return ef, recall
-    return 0, recall
+    _, truth = vectors.search(queries, min(DEPTHS_TRIED[-1], vectors.ntotal))
+    levels: list[tuple[int, int]] = []
+    first_recall: float | None = None
+    for width in (settings.ef_search, *(width for width in WIDTHS_TRIED if width > settings.ef_search)):
+        _, found = graph.search(queries, width, params=faiss.SearchParametersHNSW(efSearch=width))
+        depth, recall = _believable_depth(truth, found)
+        first_recall = recall if first_recall is None else first_recall
+        if depth > (levels[-1][1] if levels else 0):
+            levels.append((width, depth))
+    return tuple(levels), first_recall or 0.0
+
+
+def _believable_depth(truth: Int64, found: Int64) -> tuple[int, float]:
+    """The last depth at which `found` holds the true neighbours (0 = none), and recall at the first depth."""
+    believed, first_recall = 0, 0.0
+    for depth in DEPTHS_TRIED:
+        if depth > truth.shape[1] or fetch_count(depth) > found.shape[1]:
+            break
+        rows = zip(truth[:, :depth], found[:, : fetch_count(depth)], strict=True)
+        recall = float(sum(np.isin(one, other).sum() for one, other in rows)) / (len(truth) * depth)
+        if depth == DEPTHS_TRIED[0]:
+            first_recall = recall
+        if recall < RECALL_WANTED:
+            break
+        believed = depth
+    return believed, first_recall

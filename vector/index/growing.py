@@ -158,7 +158,7 @@ class GrowingSegment:
 class GrowingView:
     """A growing segment as it was when a search began."""
 
-    graph_ef = 0
+    graph_levels: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, segment: GrowingSegment) -> None:
         self.columns, self._vectors = segment.picture()

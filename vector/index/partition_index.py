@@ -334,7 +334,13 @@ def _segment_status(segment: AnySegment, *, growing: bool) -> dict[str, Any]:
     }
     if isinstance(segment, GrowingSegment):
         return {**status, "bytes": segment.memory_bytes}
-    return {**status, "kind": "sealed", "bytes": _disk_bytes(segment), "ef": segment.graph_ef, "recall": segment.header.recall}
+    return {
+        **status,
+        "kind": "sealed",
+        "bytes": _disk_bytes(segment),
+        "graph_levels": [list(level) for level in segment.graph_levels],
+        "recall": segment.header.recall,
+    }
 
 
 def _disk_bytes(segment: AnySegment) -> int:

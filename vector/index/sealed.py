@@ -32,7 +32,7 @@ class SealedSegment:
         self.base_offset = header.base_offset
         self.counts: Counts = header.counts
         self.columns: Columns = data.columns
-        self.graph_ef = header.graph_ef
+        self.graph_levels = header.graph_levels
         self._data = data
         self._vectors = vectors
         self._graph = graph
@@ -44,7 +44,7 @@ class SealedSegment:
         header, data = decode(directory / (name + COLUMNS_SUFFIX))
         for reference in header.files:
             map_verified(directory, reference)
-        graph = read_faiss(directory / (name + GRAPH_SUFFIX)) if header.graph_ef else None
+        graph = read_faiss(directory / (name + GRAPH_SUFFIX)) if header.graph_levels else None
         return cls(header, data, read_faiss(directory / (name + VECTORS_SUFFIX)), graph)
 
     @property

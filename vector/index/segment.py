@@ -13,8 +13,9 @@ class SegmentView(Protocol):
     """A consistent picture of a segment, taken at the start of a search; the segment may grow meanwhile."""
 
     columns: Columns
-    graph_ef: int
-    """Search width at which the segment's graph was measured to find the true neighbours; 0: there is no graph."""
+    graph_levels: tuple[tuple[int, int], ...]
+    """(search width, depth), ascending: with that width the graph was measured to find the true nearest neighbours down to
+    that rank. Empty: there is no graph, or none to be believed."""
 
     def rows(self, nodes: Int64) -> Float32:
         """Stored vectors of `nodes` (int64[n]) as float32[n, d]."""
@@ -59,4 +60,5 @@ def best(scores: Float32, nodes: Int64, wanted: int, vector: Float32, metric: Me
     if wanted >= len(scores):
         return nodes
     cut = np.partition(scores, len(scores) - wanted)[len(scores) - wanted]
-    return nodes[scores >= cut - rounding_margin(scores, vector, metric)]
+    kept: Int64 = nodes[scores >= cut - rounding_margin(scores, vector, metric)]
+    return kept

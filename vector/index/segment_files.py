@@ -31,7 +31,8 @@ ARRAYS = {
 
 @dataclass(slots=True, frozen=True)
 class SegmentHeader:
-    """What a segment says about itself. `graph_ef` 0: no graph; `recall`: of the graph, sampled when it was built."""
+    """What a segment says about itself. `graph_levels`: see SegmentView; `recall`: @10 of the graph, sampled
+    when it was built."""
 
     identity: int
     base_offset: int
@@ -45,7 +46,7 @@ class SegmentHeader:
     timestamp_min: int
     timestamp_max: int
     chunked: bool
-    graph_ef: int
+    graph_levels: tuple[tuple[int, int], ...]
     recall: float
     files: tuple[FileReference, ...]
 
@@ -109,6 +110,7 @@ def decode(path: Path) -> tuple[SegmentHeader, SegmentColumns]:
         position += arrays[name].nbytes + -arrays[name].nbytes % 8
     fields["counts"] = Counts.from_json(fields["counts"])
     fields["files"] = tuple(FileReference(*file) for file in fields["files"])
+    fields["graph_levels"] = tuple((width, depth) for width, depth in fields["graph_levels"])
     header = SegmentHeader(**fields)
     columns = Columns(
         arrays.pop("offsets"), arrays.pop("timestamps_ms"), arrays.pop("flags"), arrays.pop("nodes"),
