@@ -1,16 +1,18 @@
 """Pre-encoded requests for the raw loads, and the checks of their answers."""
 
 import struct
+import time
 from collections.abc import Callable
 
 from protocol.api_keys import ApiKey
 from protocol.codec import decode_response, encode_request
 from protocol.messages import FetchRequest, ProduceRequest
-from protocol.record_batch import build_batch
+from protocol.records import Record, build_batch
 
 PRODUCE_VERSION = 9
 FETCH_VERSION = 12
 CLIENT_ID = b"bench"
+TIMESTAMP_MS = int(time.time() * 1000)  # an old time would fall to retention
 
 
 def frame(key: ApiKey, version: int, body: list[bytes]) -> bytes:
@@ -42,7 +44,7 @@ def produce_frame(topic: str, partition: int, batch: bytes, *, acks: int = -1) -
 def record_batch(records: int, value_bytes: int) -> bytes:
     """An uncompressed batch of `records` records with incompressible-looking values of `value_bytes` bytes."""
     value = bytes(range(256)) * (value_bytes // 256 + 1)
-    return bytes(build_batch([(None, value[:value_bytes])] * records, timestamp_ms=1_700_000_000_000))
+    return bytes(build_batch([Record(0, TIMESTAMP_MS, None, value[:value_bytes])] * records))
 
 
 def fetch_frame(topic: str, partition: int, offset: int, max_bytes: int) -> bytes:

@@ -59,11 +59,21 @@ def _library() -> ctypes.CDLL:
 
 
 def create_topic(bootstrap: str, topic: str, partitions: int, **configs: str) -> None:
-    """Creates a topic and waits until the broker says so; raises KafkaException when it refuses."""
+    """Creates a topic and waits until every partition has a leader; raises KafkaException when the broker refuses."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     request = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=configs)
     for future in admin.create_topics([request]).values():
         future.result(timeout=30)
+    deadline = time.monotonic() + TIMEOUT_S
+    for partition in range(partitions):
+        while True:
+            try:
+                end_offset(bootstrap, topic, partition)
+                break
+            except confluent_kafka.KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
 
 def end_offset(bootstrap: str, topic: str, partition: int = 0) -> int:
@@ -92,7 +102,7 @@ class Client:
 
     def produce(self, count: int, value_bytes: int) -> None:
         """Produces `count` messages of `value_bytes` to partition 0 and waits until all are answered."""
-        value = ctypes.create_string_buffer(bytes(range(256)) * (value_bytes // 256 + 1), value_bytes)
+        value = ctypes.create_string_buffer((bytes(range(256)) * (value_bytes // 256 + 1))[:value_bytes], value_bytes)
         messages = (_Message * BATCH_MESSAGES)()
         left, deadline = count, time.monotonic() + TIMEOUT_S
         while left:
