@@ -6,12 +6,14 @@ import ctypes
 import gc
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 from storage.log_manager import LogManager
 
 from broker.config import Config, format_address, parse_address
+from broker.coordinator.runtime import GroupCoordinator
 from broker.dispatch import Dispatcher
 from broker.fetch_sessions import FetchSessions
 from broker.meta_store import MetaStore
@@ -55,6 +57,7 @@ class Broker:
         """Opens the data directory, recovers, listens. Raises what stands in the way, with nothing left open."""
         async with contextlib.AsyncExitStack() as undo:
             services = self.services = self._open_storage(undo)
+            self._start_groups(services, undo)
             await self._listen(services, undo)
             undo.pop_all()
         self._maintain()
@@ -62,17 +65,21 @@ class Broker:
     def _open_storage(self, undo: contextlib.AsyncExitStack) -> Services:
         config, clock, file_system = self.config, SystemClock(), OsFileSystem()
         loop = asyncio.get_running_loop()
+
+        def post(callback: Callable[[], None]) -> None:
+            loop.call_soon_threadsafe(callback)
+
         logs = LogManager.open(
             Path(config.data_dir),
             _storage_config(config),
             clock=clock,
             file_system=file_system,
-            post=loop.call_soon_threadsafe,
+            post=post,
         )
         undo.callback(logs.close)
         logs.on_failure = self._fail
         store = MetaStore.open(Path(config.data_dir), file_system)
-        read_ahead = ReadAhead(loop.call_soon_threadsafe)
+        read_ahead = ReadAhead(post)
         undo.callback(read_ahead.close)
         return Services(
             config=config,
@@ -87,6 +94,13 @@ class Broker:
             cluster_id=store.metadata.cluster_id,
             node_id=config.node_id,
         )
+
+    def _start_groups(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
+        services.groups = GroupCoordinator(
+            services.config, services.clock, services.topics, services.logs, services.scheduler
+        )
+        services.groups.start()
+        undo.callback(services.groups.stop)
 
     async def _listen(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
         config, loop = self.config, asyncio.get_running_loop()
@@ -124,6 +138,7 @@ class Broker:
             self._maintenance.cancel()
         await self._listener.stop()
         await self._dispatcher.stop()
+        self.services.groups.stop()
         self.services.read_ahead.close()
         self.services.logs.close()
         self.stopped.set()
@@ -155,7 +170,7 @@ def serve(config: Config) -> int:
     try:
         import uvloop
 
-        loop_factory = uvloop.new_event_loop
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     except ImportError:  # Windows
         loop_factory = asyncio.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:

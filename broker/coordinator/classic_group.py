@@ -12,21 +12,28 @@ metadata and assignments are kept verbatim, so eager, cooperative-sticky and Con
 Source: Kafka 4.3 GroupMetadataManager and ClassicGroup; KIP-62, 134, 345 (static members), 394 (member ids), 559, 814.
 """
 
-import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 
+import structlog
+
+from broker.coordinator.answers import failed_join, failed_sync, joined
 from broker.coordinator.classic_member import ClassicMember, Protocols, protocols_of
 from broker.coordinator.effects import Effects, JoinAnswer, SyncAnswer, TimerKey, TimerKind
-from broker.coordinator.group_metadata import GroupMetadata, MemberMetadata
+from broker.coordinator.group_metadata import GroupMetadata
+from broker.coordinator.group_state import GroupLimits, GroupState, JoiningClient
 from broker.coordinator.roster import Roster
 from broker.coordinator.subscription import subscribed_topics
 from protocol.errors import ErrorCode
-from protocol.messages import JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse
-from protocol.messages import SyncGroupRequest, SyncGroupResponse
+from protocol.messages import (
+    JoinGroupRequest,
+    JoinGroupResponse,
+    LeaveGroupRequest,
+    LeaveGroupResponse,
+    SyncGroupRequest,
+    SyncGroupResponse,
+)
 
-log = logging.getLogger(__name__)
+logger = structlog.get_logger(__name__)
 
 CONSUMER_PROTOCOL_TYPE = "consumer"
 MEMBER_ID_REQUIRED_FROM = 4  # JoinGroup version, KIP-394
@@ -38,45 +45,6 @@ PENDING_MEMBERS_MAX = 10_000
 
 # A rebalance timeout of 0 must not turn the wait for static members into a busy loop.
 REJOIN_RETRY_MS_MIN = 1000
-
-
-class GroupState(StrEnum):
-    """Names as Kafka prints them; DEAD is the answer for a group that does not exist."""
-
-    EMPTY = "Empty"
-    PREPARING_REBALANCE = "PreparingRebalance"
-    COMPLETING_REBALANCE = "CompletingRebalance"
-    STABLE = "Stable"
-    DEAD = "Dead"
-
-
-@dataclass(frozen=True, slots=True)
-class GroupLimits:
-    """`group.max.size`, `group.initial.rebalance.delay.ms`."""
-
-    members_max: int
-    initial_rebalance_delay_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class JoiningClient:
-    """Who sends a JoinGroup, and in which version."""
-
-    client_id: str
-    client_host: str
-    api_version: int
-
-
-def failed_join(error: ErrorCode, member_id: str = "") -> JoinGroupResponse:
-    """The answer to a refused JoinGroup."""
-    return JoinGroupResponse(
-        error_code=error, generation_id=-1, protocol_type=None, protocol_name=None, leader="", member_id=member_id
-    )
-
-
-def failed_sync(error: ErrorCode) -> SyncGroupResponse:
-    """The answer to a refused SyncGroup: an assignment is always present, if only empty."""
-    return SyncGroupResponse(error_code=error, protocol_type=None, protocol_name=None, assignment=b"")
 
 
 class ClassicGroup:
@@ -146,19 +114,7 @@ class ClassicGroup:
             protocol_name=self.protocol_name,
             leader_id=self.roster.leader_id,
             state_timestamp_ms=self.state_timestamp_ms,
-            members=tuple(
-                MemberMetadata(
-                    member_id=member.member_id,
-                    group_instance_id=member.group_instance_id,
-                    client_id=member.client_id,
-                    client_host=member.client_host,
-                    rebalance_timeout_ms=member.rebalance_timeout_ms,
-                    session_timeout_ms=member.session_timeout_ms,
-                    subscription=member.metadata(self.protocol_name),
-                    assignment=member.assignment,
-                )
-                for member in self.roster.members.values()
-            ),
+            members=self.roster.snapshot(self.protocol_name),
         )
 
     def restore(self, metadata: GroupMetadata) -> None:
@@ -166,23 +122,7 @@ class ClassicGroup:
         self.generation_id = metadata.generation_id
         self.protocol_type = metadata.protocol_type
         self.protocol_name = metadata.protocol_name
-        self.roster = Roster()
-        for member in metadata.members:
-            rebalance_timeout_ms = member.rebalance_timeout_ms
-            self.roster.add(
-                ClassicMember(
-                    member_id=member.member_id,
-                    group_instance_id=member.group_instance_id,
-                    client_id=member.client_id,
-                    client_host=member.client_host,
-                    rebalance_timeout_ms=member.session_timeout_ms if rebalance_timeout_ms < 0 else rebalance_timeout_ms,
-                    session_timeout_ms=member.session_timeout_ms,
-                    protocols=((metadata.protocol_name or "", member.subscription),),
-                    assignment=member.assignment,
-                )
-            )
-        if metadata.leader_id in self.roster.members:
-            self.roster.leader_id = metadata.leader_id
+        self.roster = Roster.restored(metadata)
         self.state = GroupState.STABLE if metadata.members else GroupState.EMPTY
         self.state_timestamp_ms = metadata.state_timestamp_ms
         self._read_subscriptions()
@@ -249,9 +189,7 @@ class ClassicGroup:
             self._release_syncs(effects, ErrorCode.NONE)
         return effects
 
-    def heartbeat(
-        self, member_id: str, group_instance_id: str | None, generation_id: int
-    ) -> tuple[ErrorCode, Effects]:
+    def heartbeat(self, member_id: str, group_instance_id: str | None, generation_id: int) -> tuple[ErrorCode, Effects]:
         """Heartbeat: keeps the session; REBALANCE_IN_PROGRESS is what calls members to join again."""
         effects = Effects()
         error = self.roster.check(member_id, group_instance_id)
@@ -423,7 +361,7 @@ class ClassicGroup:
             self._complete_join(effects)
 
     def _prepare_rebalance(self, reason: str, effects: Effects) -> None:
-        log.info("rebalance group=%r generation=%d reason=%r", self.group_id, self.generation_id, reason)
+        logger.info("group rebalances", group=self.group_id, generation=self.generation_id, reason=reason)
         if self.state is GroupState.COMPLETING_REBALANCE:
             for member in self.roster.members.values():
                 member.assignment = b""
@@ -489,7 +427,7 @@ class ClassicGroup:
             self._touch(member.member_id, effects)
         self.roster.pending_sync = set(self.roster.members)
         effects.arm(TimerKind.SYNC, self.roster.rebalance_timeout_ms())
-        log.info("joined group=%r generation=%d members=%d", self.group_id, self.generation_id, len(self.roster))
+        logger.info("group joined", group=self.group_id, generation=self.generation_id, members=len(self.roster))
 
     def _sync_time_over(self, effects: Effects) -> None:
         if self.state in (GroupState.COMPLETING_REBALANCE, GroupState.STABLE) and self.roster.pending_sync:
@@ -501,7 +439,7 @@ class ClassicGroup:
         if member is not None and waits and not member.is_new:
             return  # It waits for us; its session starts again with our answer.
         if member is not None or member_id in self.roster.pending_join:
-            log.info("session over group=%r member=%r", self.group_id, member_id)
+            logger.info("group member silent", group=self.group_id, member=member_id)
             self._remove_members([member_id], effects)
 
     def _remove_members(self, member_ids: Iterable[str], effects: Effects) -> None:
@@ -551,24 +489,12 @@ class ClassicGroup:
         return ErrorCode.NONE
 
     def _generation(self, member: ClassicMember) -> JoinGroupResponse:
-        """The current generation as this member is told; only the leader learns who is in it."""
-        leads = member.member_id == self.roster.leader_id
-        members = self.roster.members.values() if leads else ()
-        return JoinGroupResponse(
-            error_code=ErrorCode.NONE,
+        return joined(
+            self.roster,
+            member,
             generation_id=self.generation_id,
             protocol_type=self.protocol_type,
             protocol_name=self.protocol_name,
-            leader=self.roster.leader_id or "",
-            member_id=member.member_id,
-            members=[
-                JoinGroupResponse.JoinGroupResponseMember(
-                    member_id=other.member_id,
-                    group_instance_id=other.group_instance_id,
-                    metadata=other.metadata(self.protocol_name),
-                )
-                for other in members
-            ],
         )
 
     def _assignment(self, member: ClassicMember) -> SyncGroupResponse:

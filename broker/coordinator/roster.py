@@ -1,11 +1,11 @@
 """The members of one classic group: who is in, who leads, who is on the way in, and which protocols all of them support."""
 
 from collections import Counter
+from typing import Self
 
 from broker.coordinator.classic_member import ClassicMember, Protocols
+from broker.coordinator.group_metadata import GroupMetadata, MemberMetadata
 from protocol.errors import ErrorCode
-
-
 
 
 class Roster:
@@ -24,6 +24,44 @@ class Roster:
         self.leader_id: str | None = None
         self.supported: Counter[str] = Counter()
         """How many members support each protocol."""
+
+    @classmethod
+    def restored(cls, metadata: GroupMetadata) -> Self:
+        """The members of a persisted generation."""
+        roster = cls()
+        for member in metadata.members:
+            unset = member.rebalance_timeout_ms < 0  # written by a Kafka of before JoinGroup v1
+            roster.add(
+                ClassicMember(
+                    member_id=member.member_id,
+                    group_instance_id=member.group_instance_id,
+                    client_id=member.client_id,
+                    client_host=member.client_host,
+                    rebalance_timeout_ms=member.session_timeout_ms if unset else member.rebalance_timeout_ms,
+                    session_timeout_ms=member.session_timeout_ms,
+                    protocols=((metadata.protocol_name or "", member.subscription),),
+                    assignment=member.assignment,
+                )
+            )
+        if metadata.leader_id in roster.members:
+            roster.leader_id = metadata.leader_id
+        return roster
+
+    def snapshot(self, protocol_name: str | None) -> tuple[MemberMetadata, ...]:
+        """The members as they are persisted, under the chosen protocol."""
+        return tuple(
+            MemberMetadata(
+                member_id=member.member_id,
+                group_instance_id=member.group_instance_id,
+                client_id=member.client_id,
+                client_host=member.client_host,
+                rebalance_timeout_ms=member.rebalance_timeout_ms,
+                session_timeout_ms=member.session_timeout_ms,
+                subscription=member.metadata(protocol_name),
+                assignment=member.assignment,
+            )
+            for member in self.members.values()
+        )
 
     def __len__(self) -> int:
         return len(self.members)

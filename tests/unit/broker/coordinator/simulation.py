@@ -2,11 +2,18 @@
 
 import itertools
 
-from broker.coordinator.classic_group import ClassicGroup, GroupLimits, JoiningClient
+from broker.coordinator.classic_group import ClassicGroup
 from broker.coordinator.effects import Effects, TimerKey
 from broker.coordinator.group_metadata import GroupMetadata
+from broker.coordinator.group_state import GroupLimits, JoiningClient
 from broker.deferred import Deferred
-from protocol.messages import JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, SyncGroupRequest, SyncGroupResponse
+from protocol.messages import (
+    JoinGroupRequest,
+    JoinGroupResponse,
+    LeaveGroupRequest,
+    SyncGroupRequest,
+    SyncGroupResponse,
+)
 
 SESSION_MS, REBALANCE_MS = 10_000, 30_000
 
@@ -55,25 +62,44 @@ class SimulatedGroup:
         self.now_ms = end_ms
 
     def join(
-        self, member_id: str = "", *, instance=None, version=9, protocols=(("range", b"m"),), session_ms=SESSION_MS,
-        rebalance_ms=REBALANCE_MS, protocol_type="consumer",
+        self,
+        member_id: str = "",
+        *,
+        instance=None,
+        version=9,
+        protocols=(("range", b"m"),),
+        session_ms=SESSION_MS,
+        rebalance_ms=REBALANCE_MS,
+        protocol_type="consumer",
     ) -> Deferred[JoinGroupResponse]:
         answer: Deferred[JoinGroupResponse] = Deferred()
         request = JoinGroupRequest(
-            group_id="g", session_timeout_ms=session_ms, rebalance_timeout_ms=rebalance_ms, member_id=member_id,
-            group_instance_id=instance, protocol_type=protocol_type,
+            group_id="g",
+            session_timeout_ms=session_ms,
+            rebalance_timeout_ms=rebalance_ms,
+            member_id=member_id,
+            group_instance_id=instance,
+            protocol_type=protocol_type,
             protocols=[JoinGroupRequest.JoinGroupRequestProtocol(name=name, metadata=data) for name, data in protocols],
         )
         self.waiting.append(answer)
         self.apply(self.group.join(request, JoiningClient("client", "/127.0.0.1", version), answer))
         return answer
 
-    def sync(self, member_id: str, generation_id: int, assignments=(), *, instance=None, protocol_name=None) -> Deferred[SyncGroupResponse]:
+    def sync(
+        self, member_id: str, generation_id: int, assignments=(), *, instance=None, protocol_name=None
+    ) -> Deferred[SyncGroupResponse]:
         answer: Deferred[SyncGroupResponse] = Deferred()
         request = SyncGroupRequest(
-            group_id="g", generation_id=generation_id, member_id=member_id, group_instance_id=instance,
-            protocol_type=None, protocol_name=protocol_name,
-            assignments=[SyncGroupRequest.SyncGroupRequestAssignment(member_id=m, assignment=a) for m, a in assignments],
+            group_id="g",
+            generation_id=generation_id,
+            member_id=member_id,
+            group_instance_id=instance,
+            protocol_type=None,
+            protocol_name=protocol_name,
+            assignments=[
+                SyncGroupRequest.SyncGroupRequestAssignment(member_id=m, assignment=a) for m, a in assignments
+            ],
         )
         self.waiting.append(answer)
         self.apply(self.group.sync(request, answer))

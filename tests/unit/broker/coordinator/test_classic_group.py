@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker.coordinator.classic_group import GroupState
 from broker.coordinator.effects import TimerKey, TimerKind
+from broker.coordinator.group_state import GroupState
 from tests.unit.broker.coordinator.simulation import REBALANCE_MS, SESSION_MS, SimulatedGroup, value
 
 

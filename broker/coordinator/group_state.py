@@ -1,0 +1,31 @@
+"""The words of the classic protocol that its parts share."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class GroupState(StrEnum):
+    """Names as Kafka prints them; DEAD is the answer for a group that does not exist."""
+
+    EMPTY = "Empty"
+    PREPARING_REBALANCE = "PreparingRebalance"
+    COMPLETING_REBALANCE = "CompletingRebalance"
+    STABLE = "Stable"
+    DEAD = "Dead"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLimits:
+    """`group.max.size`, `group.initial.rebalance.delay.ms`."""
+
+    members_max: int
+    initial_rebalance_delay_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JoiningClient:
+    """Who sends a JoinGroup, and in which version."""
+
+    client_id: str
+    client_host: str
+    api_version: int

@@ -1,0 +1,70 @@
+"""The committed offsets of one group, and which of them have outlived their use."""
+
+from collections.abc import Iterator
+
+from broker.coordinator.classic_group import ClassicGroup
+from broker.coordinator.group_state import GroupState
+from broker.coordinator.records import CommittedOffset
+
+
+class OffsetTable:
+    """Committed offsets by topic and partition; topics and partitions in the order in which they were first committed."""
+
+    __slots__ = ("_topics",)
+
+    def __init__(self) -> None:
+        self._topics: dict[str, dict[int, CommittedOffset]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._topics)
+
+    def __iter__(self) -> Iterator[tuple[str, int, CommittedOffset]]:
+        for topic, partitions in self._topics.items():
+            for partition, committed in partitions.items():
+                yield topic, partition, committed
+
+    def get(self, topic: str, partition: int) -> CommittedOffset | None:
+        return self._topics.get(topic, {}).get(partition)
+
+    def of_topic(self, topic: str) -> dict[int, CommittedOffset]:
+        """A copy: partition to committed offset."""
+        return dict(self._topics.get(topic, {}))
+
+    def topics(self) -> list[str]:
+        return list(self._topics)
+
+    def put(self, topic: str, partition: int, committed: CommittedOffset) -> None:
+        self._topics.setdefault(topic, {})[partition] = committed
+
+    def remove(self, topic: str, partition: int) -> None:
+        partitions = self._topics.get(topic, {})
+        partitions.pop(partition, None)
+        if not partitions:
+            self._topics.pop(topic, None)
+
+
+def expired_offsets(
+    group: ClassicGroup, offsets: OffsetTable, *, now_ms: int, retention_ms: int
+) -> list[tuple[str, int]]:
+    """The (topic, partition) pairs whose retention (`offsets.retention.minutes`, KIP-211) is over.
+
+    It runs from the commit for a group that never had members and for topics that a Stable consumer group has stopped
+    reading, from the moment the group became empty otherwise; while a group is in use nothing else expires. Offsets
+    committed with a retention of their own (OffsetCommit v2-4) go by that.
+    """
+    if group.protocol_type is not None and group.state is not GroupState.EMPTY:
+        if group.state is not GroupState.STABLE or group.subscribed_topics is None:
+            return []
+        unused = [item for item in offsets if not group.is_subscribed(item[0])]
+    else:
+        unused = list(offsets)
+    empty_since_ms = group.state_timestamp_ms if group.protocol_type is not None else -1
+    expired = []
+    for topic, partition, committed in unused:
+        since_ms = committed.commit_timestamp_ms
+        if group.state is GroupState.EMPTY and empty_since_ms >= 0:
+            since_ms = empty_since_ms
+        expires_ms = committed.expire_timestamp_ms if committed.expire_timestamp_ms >= 0 else since_ms + retention_ms
+        if now_ms >= expires_ms:
+            expired.append((topic, partition))
+    return expired

@@ -1,0 +1,122 @@
+"""OffsetFetch (9): v1-7 one group, v8+ many; null topics ask for all (v2+); v9 member and epoch, v10 topic ids.
+
+What was never committed is answered with offset -1 and no error, also for groups, topics and partitions that do not exist.
+The answer waits until what it tells is durable: no client resumes from an offset that a crash would take back. Member id
+and epoch are for KIP-848 groups; a classic group does not look at them.
+"""
+
+from collections.abc import Iterable
+
+from broker.context import RequestContext
+from broker.coordinator.offsets import OffsetTable
+from broker.deferred import Deferred
+from broker.registry import api
+from protocol.api_keys import ApiKey
+from protocol.errors import ErrorCode
+from protocol.messages import OffsetFetchRequest, OffsetFetchResponse
+
+BATCHED_FROM = 8
+TOPIC_IDS_FROM = 10
+NO_OFFSET = -1
+
+_Group = OffsetFetchResponse.OffsetFetchResponseGroup
+_Topics = OffsetFetchResponse.OffsetFetchResponseTopics
+_Partitions = OffsetFetchResponse.OffsetFetchResponsePartitions
+
+
+@api(ApiKey.OFFSET_FETCH, versions=(1, 10))
+def handle(context: RequestContext, request: OffsetFetchRequest) -> Deferred[OffsetFetchResponse]:
+    """Errors: 100 per partition for an unknown topic id; 16 for the group when offsets cannot be made durable."""
+    batched = context.api_version >= BATCHED_FROM
+    groups = [_fetch(context, group) for group in (request.groups if batched else [_single(request)])]
+    answer: Deferred[OffsetFetchResponse] = Deferred()
+
+    def respond(error: ErrorCode) -> None:
+        answered = [_Group(group_id=group.group_id, error_code=error) for group in groups] if error else groups
+        answer.resolve(OffsetFetchResponse(groups=answered) if batched else _single_response(answered[0]))
+
+    context.services.groups.when_offsets_durable([group.group_id for group in groups], respond)
+    return answer
+
+
+def _single(request: OffsetFetchRequest) -> OffsetFetchRequest.OffsetFetchRequestGroup:
+    """v1-7 in the form of v8."""
+    group = OffsetFetchRequest.OffsetFetchRequestGroup(group_id=request.group_id, topics=None)
+    if request.topics is not None:
+        group.topics = [
+            OffsetFetchRequest.OffsetFetchRequestTopics(name=topic.name, partition_indexes=topic.partition_indexes)
+            for topic in request.topics
+        ]
+    return group
+
+
+def _single_response(group: _Group) -> OffsetFetchResponse:
+    return OffsetFetchResponse(
+        error_code=group.error_code,
+        topics=[
+            OffsetFetchResponse.OffsetFetchResponseTopic(
+                name=topic.name,
+                partitions=[
+                    OffsetFetchResponse.OffsetFetchResponsePartition(
+                        partition_index=partition.partition_index,
+                        committed_offset=partition.committed_offset,
+                        committed_leader_epoch=partition.committed_leader_epoch,
+                        metadata=partition.metadata,
+                    )
+                    for partition in topic.partitions
+                ],
+            )
+            for topic in group.topics
+        ],
+    )
+
+
+def _fetch(context: RequestContext, group: OffsetFetchRequest.OffsetFetchRequestGroup) -> _Group:
+    offsets = context.services.groups.offsets(group.group_id)
+    answered = _Group(group_id=group.group_id)
+    by_id, topics = context.api_version >= TOPIC_IDS_FROM, context.services.topics
+    if group.topics is None:
+        for name in offsets.topics():
+            known = topics.get(name)
+            if known is not None or not by_id:
+                topic_id = known.topic_id if known is not None else bytes(16)
+                answered.topics.append(_topic(name, topic_id, offsets, offsets.of_topic(name)))
+        return answered
+    for wanted in group.topics:
+        known = topics.get_by_id(wanted.topic_id) if by_id else None
+        if by_id and known is None:
+            answered.topics.append(_unknown(wanted))
+        else:
+            name = known.name if known is not None else wanted.name
+            answered.topics.append(_topic(name, wanted.topic_id, offsets, wanted.partition_indexes))
+    return answered
+
+
+def _topic(name: str, topic_id: bytes, offsets: OffsetTable, partitions: Iterable[int]) -> _Topics:
+    answered = _Topics(name=name, topic_id=topic_id)
+    for partition in partitions:
+        committed = offsets.get(name, partition)
+        answered.partitions.append(
+            _Partitions(
+                partition_index=partition,
+                committed_offset=NO_OFFSET if committed is None else committed.offset,
+                committed_leader_epoch=-1 if committed is None else committed.leader_epoch,
+                metadata="" if committed is None else committed.metadata,
+            )
+        )
+    return answered
+
+
+def _unknown(wanted: OffsetFetchRequest.OffsetFetchRequestTopics) -> _Topics:
+    return _Topics(
+        topic_id=wanted.topic_id,
+        partitions=[
+            _Partitions(
+                partition_index=partition,
+                committed_offset=NO_OFFSET,
+                metadata="",
+                error_code=ErrorCode.UNKNOWN_TOPIC_ID,
+            )
+            for partition in wanted.partition_indexes
+        ],
+    )
