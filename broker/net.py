@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from struct import Struct
 from typing import Protocol, cast
 
 import structlog
@@ -19,8 +18,7 @@ WRITE_BUFFER_HIGH_BYTES = 1024 * 1024
 # More lines than this per second and kind tell nothing new; the next line says how many were left out.
 LOG_LINES_PER_SECOND = 5
 IDLE_CHECKS_PER_PERIOD = 4
-PRODUCE_KEY = 0
-_KEY = Struct(">h")
+PRODUCE_KEY = b"\0\0"
 
 logger = structlog.get_logger(__name__)
 
@@ -222,7 +220,7 @@ class Client(asyncio.BufferedProtocol):
         dispatch = self._listener.dispatcher.dispatch
         while not self._closing and (frame := connection.next_frame()) is not None:
             if connection.has_pending:
-                overlapping = frame[:2] == b"\0\0"
+                overlapping = bytes(frame[:2]) == PRODUCE_KEY
                 if not connection.admits(overlapping):
                     # With sync=os and interval the responses of the produces before are ready once they are written.
                     self._listener.commit()

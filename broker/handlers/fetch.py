@@ -1,6 +1,6 @@
 """Fetch (1): whole batches, zero-copy; a long poll is a plain record that the logs wake, never a task."""
 
-from storage.log import PartitionLog
+from collections.abc import Callable
 
 from broker.context import RequestContext
 from broker.deferred import Deferred
@@ -10,6 +10,7 @@ from broker.services import Services, Timer
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import FetchRequest, FetchResponse
+from storage.log import PartitionLog
 
 FIRST_VERSION_WITH_TOPIC_IDS = 13
 READ_UNCOMMITTED, READ_COMMITTED = 0, 1
@@ -90,7 +91,7 @@ class _Fetch:
         self._scheduled = False
         self._size = 0
         self._urgent = False
-        self._cold: list[memoryview] = []
+        self._cold: list[Callable[[], None]] = []
 
     def start(self) -> FetchResponse | Deferred[FetchResponse]:
         rows = self._read_all()
@@ -219,7 +220,7 @@ class _Fetch:
         result = log.read(offset, limit, up_to=up_to, at_least_one=not self._size)
         data.records = result.buffers
         if result.cold:
-            self._cold.extend(result.buffers)
+            self._cold.append(result.load)
         return data, result.size
 
     def _diverges(self, partition: FetchPartition, log: PartitionLog, data: FetchResponse.PartitionData) -> bool:
