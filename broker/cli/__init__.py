@@ -42,9 +42,9 @@ app.command("check", epilog=check.EXAMPLES)(check.check)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from senselog import __version__
+        from importlib.metadata import version
 
-        typer.echo(f"senselog {__version__}")
+        typer.echo(f"senselog {version('senselog')}")
         raise typer.Exit
 
 

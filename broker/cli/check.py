@@ -24,9 +24,10 @@ def check(
     if not directory.is_dir():
         raise Failure(f"there is no directory {directory}")
     from storage.check import check_directory
-    from vector.check import check_indexes
 
-    problems = [*check_directory(directory), *check_indexes(directory)]
+    from vector.check import check_index
+
+    problems = [*check_directory(directory), *check_index(directory)]
     for problem in problems:
         typer.echo(str(problem))
     if problems:

@@ -18,7 +18,7 @@ def describe(error: Exception) -> str:
     """One line for any exception. Anything not expected says how to see where it came from."""
     message = " ".join(str(error).split())
     if isinstance(error, Failure) or _is_ours(error):
-        return message
+        return " ".join(str(getattr(error, "message", message)).split())  # protocol's KafkaError prefixes its code
     if _module(error).startswith("kafka."):
         return _KAFKA_MESSAGES.get(type(error).__name__, message or type(error).__name__)
     if isinstance(error, OSError):

@@ -64,10 +64,11 @@ def _check_answers(answers: list[dict[str, Any]], doing: str, *, tolerate: int =
     """Raises Failure with the broker's own words for the first topic that was refused."""
     from protocol.errors import ErrorCode
 
+    texts = {int(code): code.text for code in ErrorCode}
     for answer in answers:
         code = answer["error_code"]
         if code and code != tolerate:
-            reason = answer.get("error_message") or ErrorCode(code).text
+            reason = answer.get("error_message") or texts.get(code, f"error {code}")
             raise Failure(f"cannot {doing} {answer['name']}: {reason}")
 
 

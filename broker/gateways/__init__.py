@@ -1,0 +1,1 @@
+"""Doors beside the Kafka protocol: REST, health and metrics."""

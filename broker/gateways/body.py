@@ -1,0 +1,196 @@
+"""The JSON body of a search. A field that is not here is an error: a silently ignored filter is worse than none."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+PartitionId = Annotated[int, Field(ge=0)]
+Offset = Annotated[int, Field(ge=0)]
+MAX_QUERIES = 64
+Value = TypeVar("Value")
+_NOT_YET = "Not supported yet: using it is an error that says so."
+Unsupported = Annotated[Any, Field(description=_NOT_YET)]
+
+
+class _Strict(BaseModel):
+    # strict: "10" is not 10; forbid: an unknown field is answered with 400.
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RecordId(_Strict):
+    """A record of the topic."""
+
+    partition: PartitionId
+    offset: Offset
+
+
+class Example(_Strict):
+    """One point: a text, a vector or a record."""
+
+    text: str | None = None
+    vector: list[Finite] | None = None
+    record: RecordId | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Example":
+        if sum(part is not None for part in (self.text, self.vector, self.record)) != 1:
+            raise ValueError("give exactly one of text, vector, record")
+        return self
+
+
+class Query(_Strict):
+    """What to look for: a text, a vector, records like this one, or examples."""
+
+    text: str | None = None
+    vector: list[Finite] | None = None
+    record: RecordId | None = None
+    positive: list[Example] = []
+    negative: list[Example] = []
+
+    @model_validator(mode="after")
+    def _one(self) -> "Query":
+        examples = bool(self.positive or self.negative)
+        if sum(part is not None for part in (self.text, self.vector, self.record)) + examples != 1:
+            raise ValueError("give exactly one of text, vector, record, positive/negative")
+        return self
+
+
+class Bounds(_Strict):
+    """A range of offsets."""
+
+    gte: Offset | None = None
+    gt: Offset | None = None
+    lt: Offset | None = None
+    lte: Offset | None = None
+
+    def range(self) -> tuple[int, int]:
+        """(from inclusive, until exclusive), -1 where open."""
+        return half_open(self.gte, self.gt, self.lt, self.lte)
+
+
+class TimeBounds(_Strict):
+    """A range of record timestamps: milliseconds since 1970, or ISO 8601 (UTC unless it names a zone)."""
+
+    gte: int | str | None = None
+    gt: int | str | None = None
+    lt: int | str | None = None
+    lte: int | str | None = None
+
+    @field_validator("gte", "gt", "lt", "lte")
+    @classmethod
+    def _milliseconds(cls, value: int | str | None) -> int | None:
+        if not isinstance(value, str):
+            return value
+        moment = datetime.fromisoformat(value)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+    def range(self) -> tuple[int, int]:
+        """(from inclusive, until exclusive) in milliseconds, -1 where open."""
+        bounds = (self.gte, self.gt, self.lt, self.lte)
+        return half_open(*(bound if isinstance(bound, int) else None for bound in bounds))
+
+
+def half_open(gte: int | None, gt: int | None, lt: int | None, lte: int | None) -> tuple[int, int]:
+    """The range all given bounds allow: (from inclusive, until exclusive), -1 where open."""
+    lows = [bound for bound in (gte, None if gt is None else gt + 1) if bound is not None]
+    highs = [bound for bound in (lt, None if lte is None else lte + 1) if bound is not None]
+    return max(lows, default=-1), min(highs, default=-1)
+
+
+class Filter(_Strict):
+    """Which records may be hits. Everything given must hold."""
+
+    partition: PartitionId | None = None
+    partitions: list[PartitionId] | None = None
+    min_offset: Offset | None = Field(default=None, description="inclusive")
+    max_offset: Offset | None = Field(default=None, description="inclusive")
+    offset: Bounds | None = Field(default=None, description="in every partition")
+    offsets: dict[str, Bounds] | None = Field(default=None, description="per partition")
+    timestamp: TimeBounds | None = None
+    key: Unsupported = None
+    must: Unsupported = None
+    should: Unsupported = None
+    min_should: Unsupported = None
+    must_not: Unsupported = None
+
+    @field_validator("offsets")
+    @classmethod
+    def _partition_keys(cls, offsets: dict[str, Bounds] | None) -> dict[str, Bounds] | None:
+        return _check_partition_keys(offsets)
+
+    @model_validator(mode="after")
+    def _one(self) -> "Filter":
+        if self.partition is not None and self.partitions is not None:
+            raise ValueError("give partition or partitions, not both")
+        return self
+
+
+def _check_partition_keys(values: dict[str, Value] | None) -> dict[str, Value] | None:
+    for key in values or {}:
+        if not key.isdecimal():
+            raise ValueError(f"{key!r} is not a partition")
+    return values
+
+
+class Consistency(_Strict):
+    """How fresh the answer must be."""
+
+    level: Literal["eventual", "latest"] = Field(
+        default="eventual", description="latest: all there is when the request arrives"
+    )
+    min_offsets: dict[str, Offset] | None = Field(
+        default=None, description="per partition: all below must be searchable"
+    )
+    wait_ms: int = Field(default=0, ge=0, description="how long to wait for it")
+    on_timeout: Literal["error", "partial"] = "error"
+
+    @field_validator("min_offsets")
+    @classmethod
+    def _partition_keys(cls, offsets: dict[str, int] | None) -> dict[str, int] | None:
+        return _check_partition_keys(offsets)
+
+
+class SearchBody(_Strict):
+    """A search: `query`, or several `queries`."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": "database connection errors",
+                    "k": 10,
+                    "filter": {"partition": 0, "min_offset": 1000, "max_offset": 5000},
+                },
+                {"query": "who failed to log in", "consistency": {"level": "latest", "wait_ms": 500}},
+            ]
+        },
+    )
+
+    query: str | Query | None = None
+    queries: list[str | Query] | None = Field(default=None, description=f"1 to {MAX_QUERIES}; answered in `batch`")
+    mode: Literal["vector", "text", "hybrid"] = "vector"
+    k: int | None = Field(default=None, description="the same as limit")
+    limit: int | None = Field(default=None, description="hits per query, 10 if not given")
+    filter: Filter | None = None
+    min_similarity: Finite | None = None
+    collapse: Unsupported = None
+    consistency: Consistency = Consistency()
+    isolation: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    include: list[Literal["key", "value", "headers", "vector", "scores"]] = ["key", "value", "headers"]
+    max_value_bytes: int | None = Field(default=None, ge=0)
+    exact: bool = False
+    ef: int | None = Field(default=None, ge=1)
+    cursor: Annotated[str | None, Field(description=_NOT_YET)] = None
+    timeout_ms: int = Field(default=2000, ge=1)
+
+    @model_validator(mode="after")
+    def _exclusive(self) -> "SearchBody":
+        if (self.query is None) == (self.queries is None):
+            raise ValueError("give query or queries")
+        if self.k is not None and self.limit is not None:
+            raise ValueError("k and limit are the same: give one")
+        return self

@@ -1,0 +1,52 @@
+"""Kafka's error codes as HTTP statuses, and the one shape of every error body."""
+
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+from protocol.errors import ErrorCode, KafkaError
+
+_RETRY_AFTER_S = 1
+
+_STATUS: dict[ErrorCode, tuple[int, str]] = {
+    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: (404, "UNKNOWN_TOPIC"),
+    ErrorCode.UNKNOWN_TOPIC_ID: (404, "UNKNOWN_TOPIC"),
+    ErrorCode.INVALID_TOPIC_EXCEPTION: (404, "UNKNOWN_TOPIC"),
+    ErrorCode.REQUEST_TIMED_OUT: (504, "TIMEOUT"),
+    ErrorCode.COORDINATOR_LOAD_IN_PROGRESS: (503, "INDEX_LOADING"),
+    ErrorCode.COORDINATOR_NOT_AVAILABLE: (503, "EMBEDDER_UNAVAILABLE"),
+    ErrorCode.TOPIC_AUTHORIZATION_FAILED: (403, "NOT_AUTHORIZED"),
+    ErrorCode.INVALID_CONFIG: (409, "VECTOR_DISABLED"),
+    ErrorCode.INVALID_REQUEST: (400, "INVALID_ARGUMENT"),
+    ErrorCode.POLICY_VIOLATION: (400, "OVER_LIMIT"),
+    ErrorCode.KAFKA_STORAGE_ERROR: (503, "STORAGE_ERROR"),
+    ErrorCode.OFFSET_NOT_AVAILABLE: (504, "FRESHNESS_TIMEOUT"),
+    ErrorCode.THROTTLING_QUOTA_EXCEEDED: (429, "THROTTLED"),
+    ErrorCode.RESOURCE_NOT_FOUND: (404, "NOT_FOUND"),
+}
+
+
+def error_response(
+    status: int, code: str, message: str, *, retriable: bool = False, details: Any = None
+) -> JSONResponse:
+    """`{"error": {"code", "message", "retriable", "details"}}`."""
+    body = {"error": {"code": code, "message": message, "retriable": retriable, "details": details}}
+    headers = {"Retry-After": str(_RETRY_AFTER_S)} if status in (429, 503) else None
+    return JSONResponse(body, status, headers)
+
+
+def kafka_error_response(error: KafkaError) -> JSONResponse:
+    """The status search-api.md names for a Kafka error; 500 for one no search should meet."""
+    status, code = _STATUS.get(error.code, (500, error.code.name))
+    # A topic that does not exist is retriable to a Kafka client waiting for metadata, but not to a caller of REST.
+    retriable = error.retriable and status not in (400, 404)
+    return error_response(status, code, error.message, retriable=retriable, details={"kafka_code": int(error.code)})
+
+
+def invalid(details: list[dict[str, str]]) -> JSONResponse:
+    """A body that is not a search; 422 for vectors that are one in form but hold NaN or infinity."""
+    first = details[0]
+    message = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
+    if first["type"] == "finite_number":
+        return error_response(422, "NON_FINITE_VECTOR", message, details=details)
+    return error_response(400, "INVALID_ARGUMENT", message, details=details)

@@ -1,0 +1,133 @@
+"""The REST application: search, index status, health and metrics, with its own documentation."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from broker.gateways.answer import render
+from broker.gateways.body import SearchBody
+from broker.gateways.errors import error_response, invalid, kafka_error_response
+from broker.gateways.limit import BodyLimit
+from broker.gateways.translate import search_request
+from protocol.errors import KafkaError
+
+if TYPE_CHECKING:
+    from broker.services import Services
+
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+_ERROR_STATUSES = (400, 403, 404, 409, 413, 422, 429, 503, 504)
+_ERROR_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "retriable": {"type": "boolean"},
+                "details": {},
+            },
+        }
+    },
+}
+
+
+def build_app(services: "Services") -> FastAPI:
+    """Every route over one broker's services. Nothing is loaded from other hosts, /docs included."""
+    app: FastAPI = FastAPIOffline(
+        title="Senselog",
+        summary="Search Kafka topics by meaning",
+        version=_version(),
+        docs_url="/docs",
+        redoc_url=None,
+        static_url="/docs/assets",
+        favicon_url="data:,",
+    )
+    app.add_middleware(BodyLimit)
+    _handle_errors(app)
+    _add_search(app, services)
+    _add_operations(app, services)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("senselog")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "0"
+
+
+def _handle_errors(app: FastAPI) -> None:
+    @app.exception_handler(KafkaError)
+    async def kafka_error(_: Request, error: KafkaError) -> Response:
+        return kafka_error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid_body(_: Request, error: RequestValidationError) -> Response:
+        return invalid([_detail(found) for found in error.errors()])
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        code = _CODES.get(error.status_code, "ERROR")
+        return error_response(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> Response:
+        return error_response(500, "INTERNAL", f"an unexpected {type(error).__name__}; the broker's log has more")
+
+
+def _detail(found: Any) -> dict[str, str]:
+    """One of pydantic's findings, without its echo of the input, which may be no JSON (NaN) or very long."""
+    parts = [str(part) for part in found["loc"] if part not in ("body", "str", "Query")]
+    kind = found["type"]
+    if kind == "extra_forbidden":
+        message = "unknown field"
+    elif kind == "json_invalid":
+        return {"field": "", "message": f"not JSON: {found['ctx']['error']}", "type": kind}
+    else:
+        message = str(found["msg"]).removeprefix("Value error, ")
+    return {"field": ".".join(parts), "message": message, "type": kind}
+
+
+def _add_search(app: FastAPI, services: "Services") -> None:
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"description": "an error", "content": {"application/json": {"schema": _ERROR_SCHEMA}}}
+        for status in _ERROR_STATUSES
+    }
+
+    @app.post("/v1/topics/{topic}/search", tags=["search"], responses=errors, summary="Search a topic by meaning")
+    async def search(topic: str, body: SearchBody) -> JSONResponse:
+        response = await services.search.search(search_request(topic, body))
+        return JSONResponse(render(topic, response, batch=body.queries is not None))
+
+    @app.get("/v1/topics/{topic}/vector", tags=["search"], responses=errors, summary="The state of a topic's index")
+    async def vector_status(topic: str) -> JSONResponse:
+        return JSONResponse(await services.search.status(topic))
+
+
+def _add_operations(app: FastAPI, services: "Services") -> None:
+    @app.get("/healthz", tags=["operations"], summary="Is the process well? 503 after a storage failure")
+    async def health() -> JSONResponse:
+        return _health(services)
+
+    @app.get("/readyz", tags=["operations"], summary="Can it take requests?")
+    async def ready() -> JSONResponse:
+        return _health(services)
+
+    @app.get("/metrics", tags=["operations"], summary="Metrics in Prometheus's text format")
+    async def metrics() -> Response:
+        return Response(services.metrics.exposition(), media_type=_PROMETHEUS)
+
+
+def _health(services: "Services") -> JSONResponse:
+    """The gateway starts last, after recovery and the Kafka listener: reachable and not failed means ready."""
+    failure = services.logs.failed
+    if failure is not None:
+        return error_response(503, "STORAGE_ERROR", f"storage failed: {failure}", retriable=True)
+    return JSONResponse({"status": "ok"})

@@ -1,0 +1,97 @@
+"""A JSON body -> the one SearchRequest behind all doors; what its values may be is decided there."""
+
+import json
+
+import numpy as np
+from vector.request import Query as SearchQuery
+from vector.request import SearchRequest
+
+from broker.gateways.body import Consistency, Example, Filter, Query, SearchBody
+from protocol.errors import ErrorCode, KafkaError
+
+EVERY_PARTITION = -1
+
+
+def search_request(topic: str, body: SearchBody) -> SearchRequest:
+    """Raises KafkaError with the codes of search-api.md, naming the field."""
+    queries = body.queries if body.queries is not None else [body.query or ""]
+    if not queries:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, "queries: at least one is needed")
+    conditions = body.filter or Filter()
+    consistency = body.consistency
+    from_timestamp, until_timestamp = conditions.timestamp.range() if conditions.timestamp else (-1, -1)
+    return SearchRequest(
+        topic=topic,
+        queries=tuple(_query(query) for query in queries),
+        mode=body.mode,
+        limit=next((limit for limit in (body.k, body.limit) if limit is not None), 10),
+        min_similarity=body.min_similarity,
+        partitions=_partitions(conditions),
+        from_timestamp=from_timestamp,
+        until_timestamp=until_timestamp,
+        offset_ranges=_offset_ranges(conditions),
+        filter=_full_filter(conditions),
+        collapse=None if body.collapse is None else json.dumps(body.collapse),
+        min_offsets=_min_offsets(consistency),
+        latest=consistency.level == "latest",
+        max_wait_ms=consistency.wait_ms,
+        partial_ok=consistency.on_timeout == "partial",
+        isolation_level=body.isolation,
+        include=frozenset(body.include),
+        max_value_bytes=body.max_value_bytes,
+        exact=body.exact,
+        ef=body.ef,
+        cursor=None if body.cursor is None else body.cursor.encode(),
+        timeout_ms=body.timeout_ms,
+    )
+
+
+def _query(query: str | Query) -> SearchQuery:
+    if isinstance(query, str):
+        return SearchQuery(text=query)
+    return SearchQuery(
+        **_point(query),
+        positive=tuple(SearchQuery(**_point(example)) for example in query.positive),
+        negative=tuple(SearchQuery(**_point(example)) for example in query.negative),
+    )
+
+
+def _point(point: Query | Example) -> dict[str, object]:
+    vector = None if point.vector is None else np.array(point.vector, dtype=np.float32)
+    record = None if point.record is None else (point.record.partition, point.record.offset)
+    return {"text": point.text, "vector": vector, "record": record}
+
+
+def _partitions(conditions: Filter) -> tuple[int, ...] | None:
+    if conditions.partition is not None:
+        return (conditions.partition,)
+    return None if conditions.partitions is None else tuple(conditions.partitions)
+
+
+def _offset_ranges(conditions: Filter) -> dict[int, tuple[int, int]]:
+    ranges: dict[int, tuple[int, int]] = {}
+    everywhere = _narrow(
+        conditions.offset.range() if conditions.offset else (-1, -1),
+        -1 if conditions.min_offset is None else conditions.min_offset,
+        -1 if conditions.max_offset is None else conditions.max_offset + 1,
+    )
+    if everywhere != (-1, -1):
+        ranges[EVERY_PARTITION] = everywhere
+    for partition, bounds in (conditions.offsets or {}).items():
+        ranges[int(partition)] = _narrow(bounds.range(), *everywhere)
+    return ranges
+
+
+def _narrow(bounds: tuple[int, int], low: int, high: int) -> tuple[int, int]:
+    ends = [end for end in (bounds[1], high) if end >= 0]
+    return max(bounds[0], low), min(ends, default=-1)
+
+
+def _full_filter(conditions: Filter) -> str | None:
+    """The parts of the grammar that are no fields of their own in key 100 travel as JSON, there as here."""
+    rest = conditions.model_dump(include={"key", "must", "should", "min_should", "must_not"}, exclude_none=True)
+    return json.dumps(rest) if rest else None
+
+
+def _min_offsets(consistency: Consistency) -> dict[int, int]:
+    return {int(partition): offset for partition, offset in (consistency.min_offsets or {}).items()}
