@@ -1,0 +1,1 @@
+"""The durable log: batches and offsets, one WAL shared by all partitions, Kafka's segments behind it."""

@@ -1,0 +1,450 @@
+"""One partition's log: append, read, offsets, producers. Its newest batches lie in the WAL, the rest in segments."""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from pathlib import Path
+from typing import cast
+
+import msgpack
+
+from protocol.crc import crc32c
+from protocol.errors import ErrorCode, KafkaError
+from protocol.record_batch import (
+    BatchHeader,
+    Record,
+    iterate_records,
+    parse_batches,
+    patch_batch,
+    patch_log_append_time,
+)
+from storage.config import LogConfig
+from storage.errors import OffsetOutOfRange
+from storage.file_system import File
+from storage.leader_epochs import LeaderEpochs
+from storage.producer_state import ProducerState
+from storage.segment import Segment, SegmentReaders, SegmentWrite
+from storage.tail import Tail, TailFile
+from storage.wal import Wal
+from storage.wal_frame import LOG_START
+
+LogKey = tuple[bytes, int]
+Listener = Callable[["PartitionLog"], None]
+
+_base_offset_of = attrgetter("base_offset")
+NO_TIMESTAMP = -1
+
+
+class LogServices:
+    """What all logs of a directory share."""
+
+    __slots__ = ("changed", "readers", "refusal", "removals", "wal")
+
+    def __init__(self, readers: SegmentReaders) -> None:
+        self.readers = readers
+        self.wal: Wal = cast("Wal", None)
+        """Set once recovery is over; nothing is appended before."""
+        self.refusal: KafkaError | None = None
+        """Why appends are refused at the moment (disk full, storage failed)."""
+        self.changed: dict[PartitionLog, None] = {}
+        """Logs that differ from the last checkpoint."""
+        self.removals: list[Path] = []
+        """Files to remove once a checkpoint no longer names them."""
+
+
+class AppendResult:
+    """Where a batch went; `sequence` is what to wait for with `LogManager.when_durable`."""
+
+    __slots__ = ("base_offset", "last_offset", "log_append_time_ms", "log_start_offset", "sequence")
+
+    def __init__(
+        self, base_offset: int, last_offset: int, log_append_time_ms: int, log_start_offset: int, sequence: int
+    ) -> None:
+        self.base_offset = base_offset
+        self.last_offset = last_offset
+        self.log_append_time_ms = log_append_time_ms
+        """-1 unless the log stamps records itself, or the batch is a duplicate (then its time), as in Kafka."""
+        self.log_start_offset = log_start_offset
+        self.sequence = sequence
+
+
+class ReadResult:
+    """Whole batches as they lie in the page cache; the first may start before the offset asked for."""
+
+    __slots__ = ("_cold_ranges", "buffers", "next_offset", "size")
+
+    def __init__(self, next_offset: int) -> None:
+        self.buffers: list[memoryview] = []
+        self.size = 0
+        self.next_offset = next_offset
+        self._cold_ranges: list[tuple[File, int, int]] = []
+
+    @property
+    def cold(self) -> bool:
+        """Touching the buffers would wait for the disk: call `load` in a thread first."""
+        return bool(self._cold_ranges)
+
+    def load(self) -> None:
+        """Bring the buffers into memory, without the GIL."""
+        for file, position, size in self._cold_ranges:
+            file.load(position, size)
+            file.close()
+        self._cold_ranges = []
+
+
+class PartitionLog:
+    """See the module. Only the event loop may call it."""
+
+    __slots__ = (
+        "_sequence",
+        "_services",
+        "config",
+        "deleted",
+        "directory",
+        "dirty_segments",
+        "epochs",
+        "flushing",
+        "high_watermark",
+        "leader_epoch",
+        "listeners",
+        "log_end_offset",
+        "log_start_offset",
+        "partition",
+        "producers",
+        "saved_state",
+        "segments",
+        "tail",
+        "topic",
+        "topic_id",
+    )  # fmt: skip
+
+    def __init__(
+        self, services: LogServices, directory: Path, topic_id: bytes, topic: str, partition: int, config: LogConfig
+    ) -> None:
+        self._services = services
+        self.directory = directory
+        self.topic_id = topic_id
+        self.topic = topic
+        self.partition = partition
+        self.config = config
+        self.leader_epoch = 0
+        self.log_start_offset = 0
+        self.high_watermark = 0
+        """Moves only when durable under the sync policy: readers never see what can be lost."""
+        self.log_end_offset = 0
+        self.deleted = False
+        self.listeners: set[Listener] = set()
+        """Called on the loop when the high watermark or the log's start moves, or the log is deleted."""
+        self.producers = ProducerState()
+        self.epochs = LeaderEpochs()
+        self.tail = Tail(0)
+        self.segments: list[Segment] = []
+        self.dirty_segments: dict[Segment, None] = {}
+        """Changed since the last checkpoint."""
+        self.flushing = False
+        """The write-behind thread has a plan for it."""
+        self.saved_state = b""
+        """As the last checkpoint describes it."""
+        self._sequence = 0
+
+    @property
+    def key(self) -> LogKey:
+        """Topic id and partition."""
+        return self.topic_id, self.partition
+
+    @property
+    def last_stable_offset(self) -> int:
+        """Readers of committed records stop here; without transactions the high watermark."""
+        return self.high_watermark
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all batches."""
+        return sum(segment.size for segment in self.segments) + self.tail.end_position - self.tail.start_position
+
+    # ------------------------------------------------------------------ writing
+
+    def append(self, records: memoryview, batches: list[BatchHeader], *, now_ms: int) -> AppendResult:
+        """Assign offsets to validated batches and hand them to the WAL.
+
+        `records`: writable; patched in place and borrowed until `LogManager.commit` returns. Raises KafkaError with the
+        code to answer (research part 2.2 and 2.3); nothing has changed then.
+        """
+        services = self._services
+        if services.refusal is not None:
+            raise services.refusal
+        if self.deleted:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        producer_id = batches[0].producer_id
+        if producer_id >= 0 or len(batches) > 1:
+            duplicate = self._check_producers(batches)
+            if duplicate is not None:
+                first, last, offset, timestamp = duplicate
+                # The original may not be durable yet: wait for what this log has appended last.
+                return AppendResult(
+                    offset, offset + ((last - first) & 0x7FFFFFFF), timestamp, self.log_start_offset, self._sequence
+                )
+        config = self.config
+        append_time_ms = now_ms if config.message_timestamp_type == "LogAppendTime" else NO_TIMESTAMP
+        base_offset = self.log_end_offset
+        for batch in batches:
+            if batch.size > config.segment_bytes:
+                raise KafkaError(ErrorCode.RECORD_LIST_TOO_LARGE)
+        for batch in batches:
+            self._append_batch(records, batch, append_time_ms)
+            if batch.producer_id >= 0:
+                self.producers.update(
+                    batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.last_offset_delta,
+                    batch.base_offset, batch.max_timestamp, now_ms,
+                )  # fmt: skip
+        return AppendResult(base_offset, self.log_end_offset - 1, append_time_ms, self.log_start_offset, self._sequence)
+
+    def _check_producers(self, batches: list[BatchHeader]) -> tuple[int, int, int, int] | None:
+        if len(batches) > 1 and any(batch.producer_id >= 0 for batch in batches):
+            raise KafkaError(ErrorCode.INVALID_RECORD, "one batch per partition and request")
+        batch = batches[0]
+        return self.producers.duplicate_of(
+            batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.last_offset_delta
+        )
+
+    def _append_batch(self, records: memoryview, batch: BatchHeader, append_time_ms: int) -> None:
+        position, size = batch.position, batch.size
+        base_offset = self.log_end_offset
+        if append_time_ms >= 0:
+            patch_log_append_time(records, position, append_time_ms)
+            stamped = BatchHeader(records, position)
+            batch.crc, batch.attributes, batch.max_timestamp = stamped.crc, stamped.attributes, append_time_ms
+        patch_batch(records, position, base_offset, self.leader_epoch)
+        payload = records if size == len(records) else records[position : position + size]
+        group = self._services.wal.add(
+            self.topic_id, self.partition, base_offset, size, batch.crc, self.leader_epoch, payload
+        )
+        batch.base_offset = base_offset
+        next_offset = base_offset + batch.last_offset_delta + 1
+        self.tail.add(base_offset, next_offset, size, batch.max_timestamp, group.file, group.position - size)
+        if not self.epochs.epochs or self.epochs.epochs[-1] != self.leader_epoch:
+            self.epochs.assign(self.leader_epoch, base_offset)
+        group.end_offsets[self] = next_offset
+        self._sequence = group.sequence
+        self.log_end_offset = next_offset
+
+    def replay(self, batch: BatchHeader, file: TailFile, position: int, now_ms: int) -> bool:
+        """Recovery: a batch found in the WAL at `position` of `file`. False if the log holds it already; ValueError on a gap."""
+        if batch.base_offset < self.log_end_offset:
+            return False
+        if batch.base_offset > self.log_end_offset:
+            raise ValueError(f"offset {batch.base_offset} follows {self.log_end_offset}")
+        next_offset = batch.last_offset + 1
+        self.tail.add(batch.base_offset, next_offset, batch.size, batch.max_timestamp, file, position)
+        self.leader_epoch = max(self.leader_epoch, batch.leader_epoch)
+        self.epochs.assign(batch.leader_epoch, batch.base_offset)
+        if batch.producer_id >= 0:
+            self.producers.update(
+                batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.last_offset_delta,
+                batch.base_offset, batch.max_timestamp, now_ms,
+            )  # fmt: skip
+        self.high_watermark = self.log_end_offset = next_offset
+        return True
+
+    def advance_high_watermark(self, offset: int) -> None:
+        """Everything below `offset` is durable (called by the WAL)."""
+        if offset > self.high_watermark and not self.deleted:
+            self.high_watermark = offset
+            if self.listeners:
+                self.notify()
+
+    def notify(self) -> None:
+        """Tell the listeners that an offset has moved or the log is gone."""
+        for listener in tuple(self.listeners):
+            listener(self)
+
+    def delete_records_before(self, offset: int) -> int:
+        """Let the log start at `offset`; returns the log start offset. KafkaError OFFSET_OUT_OF_RANGE beyond the high watermark."""
+        if not 0 <= offset <= self.high_watermark:
+            raise OffsetOutOfRange(offset, self.log_start_offset, self.high_watermark)
+        if offset > self.log_start_offset:
+            self._services.wal.add(*self._log_start_message(offset))
+            self.start_at(offset)
+            self._services.wal.commit()
+            self.notify()
+        return self.log_start_offset
+
+    def remove_segments(self, count: int) -> None:
+        """Retention: drop the first `count` segments."""
+        end = self.segments[count - 1].end_offset
+        if end > self.log_start_offset:
+            self._services.wal.add(*self._log_start_message(end))
+            self.start_at(end)
+            self._services.wal.commit()
+            self.notify()
+        else:
+            self.start_at(self.log_start_offset)
+
+    def _log_start_message(self, offset: int) -> tuple[bytes, int, int, int, int, int, bytes]:
+        payload: bytes = msgpack.packb(offset)
+        return self.topic_id, self.partition, LOG_START, len(payload), crc32c(payload), 0, payload
+
+    def start_at(self, offset: int) -> None:
+        """Apply a new log start: segments entirely below it go."""
+        self.log_start_offset = max(self.log_start_offset, offset)
+        self.epochs.drop_below(self.log_start_offset)
+        kept = []
+        for segment in self.segments:
+            if segment.end_offset > self.log_start_offset or self.flushing:
+                kept.append(segment)
+                continue
+            self._services.readers.close(segment)
+            self.dirty_segments.pop(segment, None)
+            self._services.removals += [segment.path(ending) for ending in (".log", ".index", ".timeindex")]
+        self.segments = kept
+        self._services.changed[self] = None
+
+    def seal_last_segment(self) -> None:
+        """The next batch begins a new segment."""
+        self.segments[-1].sealed = True
+        self.dirty_segments[self.segments[-1]] = None
+        self._services.changed[self] = None
+
+    def load_indexes(self, segment: Segment) -> None:
+        """Of a segment that is about to be extended."""
+        self._services.readers.view(segment)
+
+    def apply_write(self, write: SegmentWrite) -> None:
+        """Batches have been written to a segment: read them from there from now on."""
+        segment = write.segment
+        segment.extend(write)
+        if not self.segments or self.segments[-1].base_offset < segment.base_offset:
+            self.segments.append(segment)
+        if write.index is not None:
+            segment.saved_index_count, segment.saved_time_count = segment.index_count, segment.time_count
+            self.dirty_segments.pop(segment, None)
+        else:
+            self.dirty_segments[segment] = None
+        if write.size:
+            self.tail.drop(self.tail.first_at_or_after(write.end_offset))
+
+    # ------------------------------------------------------------------ reading
+
+    def read(self, offset: int, max_bytes: int, *, up_to: int, at_least_one: bool) -> ReadResult:
+        """Batches from `offset` on: whole ones, below `up_to`, together at most `max_bytes` (but one if `at_least_one`).
+
+        OffsetOutOfRange below the log's start or beyond its end; empty at or beyond `up_to` or the high watermark.
+        """
+        if not self.log_start_offset <= offset <= self.log_end_offset:
+            raise OffsetOutOfRange(offset, self.log_start_offset, self.log_end_offset)
+        result = ReadResult(offset)
+        up_to = min(up_to, self.high_watermark)
+        while result.next_offset < up_to and (result.size < max_bytes or (at_least_one and not result.size)):
+            wanted = max_bytes - result.size
+            at_least_one = at_least_one and not result.size
+            if result.next_offset >= self.tail.start_offset:
+                self._read_tail(result, wanted, up_to, at_least_one)
+                break
+            if not self._read_segment(result, wanted, up_to, at_least_one):
+                break
+        return result
+
+    def _read_tail(self, result: ReadResult, max_bytes: int, up_to: int, at_least_one: bool) -> None:
+        tail = self.tail
+        first = tail.batch_of(result.next_offset)
+        start = tail.position(first)
+        last = min(tail.last_within(start + max_bytes), tail.first_at_or_after(up_to))
+        if last <= first:
+            if not at_least_one:
+                return
+            last = first + 1
+        end = tail.position(last)
+        result.buffers += tail.buffers(start, end)
+        result.size += end - start
+        result.next_offset = tail.base_offset(last)
+
+    def _read_segment(self, result: ReadResult, max_bytes: int, up_to: int, at_least_one: bool) -> bool:
+        """False when `max_bytes` stopped the read."""
+        index = bisect_right(self.segments, result.next_offset, key=_base_offset_of) - 1
+        segment = self.segments[max(index, 0)]
+        if result.next_offset >= segment.end_offset and index + 1 < len(self.segments):
+            segment = self.segments[index + 1]
+        readers = self._services.readers
+        view = readers.view(segment)
+        start = segment.position_of(view, result.next_offset)
+        if start == segment.size:
+            result.next_offset = segment.end_offset
+            return True
+        stop = segment.size if up_to >= segment.end_offset else segment.position_of(view, up_to)
+        end = segment.end_within(view, start, min(start + max_bytes, stop))
+        if end == start and at_least_one and start < stop:
+            end = start + segment.batch_at(view, start)[1]
+        if end > start:
+            file = readers.opened(segment).file
+            if not file.resident(start, end - start):
+                result._cold_ranges.append((file.duplicate(), start, end - start))  # noqa: SLF001 - this module's own
+            result.buffers.append(view[start:end])
+            result.size += end - start
+            result.next_offset = segment.end_offset if end == segment.size else segment.batch_at(view, end)[0]
+        return end == segment.size
+
+    # ------------------------------------------------------------------ looking up
+
+    def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int, int] | None:
+        """(offset, timestamp, leader epoch) of the first record at or after a time, None if there is none."""
+        for segment in self.segments:
+            if segment.max_timestamp < timestamp_ms:
+                continue
+            view = self._services.readers.view(segment)
+            position = segment.position_before_time(view, timestamp_ms)
+            while position < segment.size:
+                size = segment.batch_at(view, position)[1]
+                found = self._first_record(view[position : position + size], timestamp_ms)
+                if found is not None:
+                    return found
+                position += size
+        tail = self.tail
+        for index, largest in enumerate(tail.max_timestamps):
+            if largest >= timestamp_ms and tail.base_offsets[index] < self.high_watermark:
+                found = self._first_record(self._tail_batch(index), timestamp_ms)
+                if found is not None:
+                    return found
+        return None
+
+    def max_timestamp(self) -> tuple[int, int, int] | None:
+        """(offset, timestamp, leader epoch) of the first record with the largest timestamp; None if the log is empty."""
+        best: memoryview | None = None
+        largest = -1
+        for segment in self.segments:
+            if segment.max_timestamp > largest:
+                view = self._services.readers.view(segment)
+                start = segment.position_of(view, segment.max_timestamp_offset)
+                best = view[start : start + segment.batch_at(view, start)[1]]
+                largest = segment.max_timestamp
+        visible = self.tail.first_at_or_after(self.high_watermark)
+        timestamps: array[int] = self.tail.max_timestamps[:visible]
+        if timestamps and max(timestamps) > largest:
+            best = self._tail_batch(timestamps.index(max(timestamps)))
+        if best is None:
+            return None
+        records = list(self._records(best))
+        if not records:
+            return None
+        # The header may promise a time that none of its records has.
+        time = max(record.timestamp_ms for record in records)
+        offset = next(record.offset for record in records if record.timestamp_ms == time)
+        return offset, time, self.epochs.epoch_of(offset)
+
+    def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
+        """(epoch, end offset) for OffsetForLeaderEpoch; (-1, -1) if unknown."""
+        return self.epochs.end_offset(epoch, self.leader_epoch, self.log_end_offset)
+
+    def _tail_batch(self, index: int) -> memoryview:
+        return self.tail.buffers(self.tail.position(index), self.tail.position(index + 1))[0]
+
+    def _first_record(self, batch: memoryview, timestamp_ms: int) -> tuple[int, int, int] | None:
+        if parse_batches(batch)[0].max_timestamp < timestamp_ms:
+            return None
+        for record in self._records(batch):
+            if record.timestamp_ms >= timestamp_ms:
+                return record.offset, record.timestamp_ms, self.epochs.epoch_of(record.offset)
+        return None
+
+    def _records(self, batch: memoryview) -> Iterator[Record]:
+        return (record for record in iterate_records(batch) if record.offset >= self.log_start_offset)

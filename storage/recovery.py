@@ -1,0 +1,231 @@
+"""Start after a crash: the checkpoint, then the WAL. Costs the WAL's tail, not the log.
+
+Replayed batches are not copied: they become the logs' tails, read from the old WAL files until write-behind gets to
+them. Nothing is ever appended to a file of an earlier run (an unacknowledged frame behind a torn one would come back).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgpack
+
+from protocol.record_batch import BatchHeader
+from storage.checkpoint import Checkpoint, restore_log, unpack_log
+from storage.clock import Clock
+from storage.errors import CorruptStorage
+from storage.file_system import FileSystem
+from storage.log import LogKey, LogServices, PartitionLog
+from storage.segment import INDEX_ENTRY_BYTES, TIME_ENTRY_BYTES, Segment
+from storage.segment_scan import scan_segment
+from storage.wal_files import WalFile
+from storage.wal_frame import CREATE, DELETE, FILE_HEADER_BYTES, Entry, Frame, find_frames, read_frame
+
+_LOG_DIRECTORY = re.compile(r".+-\d+")
+NewLog = Callable[[bytes, str, int], PartitionLog]
+
+
+@dataclass(slots=True)
+class ReplayedWal:
+    """What the WAL's files held."""
+
+    next_sequence: int
+    files: list[WalFile]
+    """With frames that are needed, oldest first; `last_sequence` is set."""
+    stale: list[WalFile]
+    """Unused, or behind a torn frame: to be removed before anything new is written."""
+    frames: int
+    """How many were behind the checkpoint: 0 after a clean shutdown."""
+
+
+class Replay:
+    """Applies WAL entries to logs."""
+
+    def __init__(self, logs: dict[LogKey, PartitionLog], new_log: NewLog, clock: Clock) -> None:
+        self._logs = logs
+        self._new_log = new_log
+        self._now_ms = clock.time_ms()
+        self.touched: dict[PartitionLog, None] = {}
+
+    def apply(self, entry: Entry, file: WalFile) -> None:
+        """Idempotent: what the checkpoint or an earlier entry has brought changes nothing."""
+        key = entry.topic_id, entry.partition
+        log = self._logs.get(key)
+        view = file.mapping.view
+        if entry.base_offset >= 0:
+            # Entries of a log that was deleted later, before the checkpoint, belong to nobody.
+            if log is not None:
+                batch = BatchHeader(view, entry.position)
+                try:
+                    log.replay(batch, file, entry.position, self._now_ms)
+                except ValueError as error:
+                    raise CorruptStorage(file.path, entry.position, f"{log.directory.name}: {error}") from error
+                self.touched[log] = None
+            return
+        message = msgpack.unpackb(view[entry.position : entry.position + entry.size])
+        if entry.base_offset == CREATE:
+            if log is None:
+                topic, leader_epoch = message
+                log = self._logs[key] = self._new_log(entry.topic_id, topic, entry.partition)
+                log.leader_epoch = leader_epoch
+                self.touched[log] = None
+        elif log is not None and entry.base_offset == DELETE:
+            del self._logs[key]
+            self.touched.pop(log, None)
+        elif log is not None:
+            log.start_at(message)
+            self.touched[log] = None
+
+
+def replay_wal(files: list[WalFile], checkpoint: Checkpoint, apply: Callable[[Entry, WalFile], None]) -> ReplayedWal:
+    """Walk the frames in sequence, from `checkpoint.replay_from` on; CorruptStorage if synced frames are missing."""
+    if not checkpoint.clean and all(file.generation.number != checkpoint.wal_generation for file in files):
+        path = files[0].path.parent if files else Path("wal")
+        raise CorruptStorage(path, 0, f"WAL file {checkpoint.wal_generation} is missing")
+    firsts = [(frame.sequence, file) for file in files if (frame := _first_frame(file)) is not None]
+    firsts.sort(key=lambda first: first[0])
+    expected = checkpoint.replay_from
+    started = False
+    walked: list[WalFile] = []
+    frames = 0
+    stopped_at = FILE_HEADER_BYTES
+    for first, file in firsts:
+        if first > expected or (started and first != expected):
+            break
+        started = True
+        expected, stopped_at, applied = _walk(file, first, checkpoint.replay_from, apply)
+        walked.append(file)
+        frames += applied
+    _refuse_proven_loss(files, walked, stopped_at, expected)
+    stale = [file for file in files if file not in walked]
+    return ReplayedWal(max(expected, checkpoint.replay_from), walked, stale, frames)
+
+
+def _first_frame(file: WalFile) -> Frame | None:
+    return read_frame(file.mapping.view, FILE_HEADER_BYTES, file.seed)
+
+
+def _walk(
+    file: WalFile, expected: int, replay_from: int, apply: Callable[[Entry, WalFile], None]
+) -> tuple[int, int, int]:
+    """(next sequence, position of the first bad frame, frames applied)."""
+    position = FILE_HEADER_BYTES
+    applied = 0
+    while (frame := read_frame(file.mapping.view, position, file.seed)) is not None and frame.sequence == expected:
+        if frame.sequence >= replay_from:
+            applied += 1
+            for entry in frame.entries:
+                apply(entry, file)
+        file.last_sequence = frame.sequence
+        position = frame.end
+        expected += 1
+    file.position = position
+    return expected, position, applied
+
+
+def _refuse_proven_loss(files: list[WalFile], walked: list[WalFile], stopped_at: int, expected: int) -> None:
+    """A frame that knew `expected` to be synced proves that its absence is damage, not the torn end of the log."""
+    for file in files:
+        start = FILE_HEADER_BYTES
+        if file in walked:
+            if file is not walked[-1]:
+                continue
+            start = stopped_at
+        for frame in find_frames(file.mapping.view, start, file.seed):
+            if frame.synced_sequence >= expected:
+                at, position = (walked[-1], stopped_at) if walked else (file, FILE_HEADER_BYTES)
+                raise CorruptStorage(
+                    at.path,
+                    position,
+                    f"frame {expected} is not readable, but frame {frame.sequence} says it was synced",
+                )
+
+
+def restore_logs(checkpoint: Checkpoint, logs: dict[LogKey, PartitionLog], new_log: NewLog) -> None:
+    """Logs as the checkpoint describes them; no file is opened."""
+    for packed in checkpoint.states:
+        state = unpack_log(packed)
+        log = new_log(state.topic_id, state.topic, state.partition)
+        restore_log(log, state, packed)
+        logs[log.key] = log
+
+
+class DirectoryCheck:
+    """Makes the partition directories agree with the logs: cuts what was never checkpointed, refuses what is missing."""
+
+    def __init__(self, file_system: FileSystem, directory: Path, services: LogServices, *, trusted: bool) -> None:
+        self._file_system = file_system
+        self._directory = directory
+        self._services = services
+        self._trusted = trusted
+        """False after a power failure under storage.sync=os: the files may hold more or less than the checkpoint says."""
+
+    def remove_orphans(self, logs: dict[LogKey, PartitionLog]) -> None:
+        """Directories of logs that do not exist (any more)."""
+        known = {log.directory.name for log in logs.values()}
+        for name, size in self._file_system.list_directory(self._directory).items():
+            if size < 0 and name not in known and _LOG_DIRECTORY.fullmatch(name):
+                path = self._directory / name
+                if self._trusted:
+                    self._file_system.remove_tree(path)
+                else:
+                    # Its creation was lost with the WAL, not its data: leave that to a person.
+                    self._file_system.rename(path, path.with_name(name + ".orphan"))
+
+    def check(self, log: PartitionLog) -> None:
+        """CorruptStorage if a segment is gone or too short."""
+        present = self._file_system.list_directory(log.directory)
+        if not self._trusted:
+            self._rescan(log, present)
+        wanted: set[str] = set()
+        for segment in log.segments:
+            expected_sizes = (
+                (".log", segment.size),
+                (".index", segment.index_count * INDEX_ENTRY_BYTES),
+                (".timeindex", segment.time_count * TIME_ENTRY_BYTES),
+            )
+            for ending, size in expected_sizes:
+                name = segment.name + ending
+                wanted.add(name)
+                self._cut(log.directory / name, present.get(name, 0), size, required=ending == ".log")
+        for name in present:
+            if name not in wanted and name.endswith((".log", ".index", ".timeindex")):
+                self._file_system.remove(log.directory / name)
+
+    def _cut(self, path: Path, size: int, expected: int, *, required: bool) -> None:
+        if size < expected and required:
+            raise CorruptStorage(path, size, f"the segment should have {expected} bytes")
+        if size > expected:
+            file = self._file_system.open(path)
+            try:
+                file.truncate(expected)
+            finally:
+                file.close()
+
+    def _rescan(self, log: PartitionLog, present: dict[str, int]) -> None:
+        """Like Kafka after an unclean shutdown: keep the batches whose checksums are right, up to the first wrong one."""
+        end_offset = log.segments[-1].base_offset if log.segments else log.log_start_offset
+        kept = [segment for segment in log.segments if segment.sealed and segment.end_offset <= end_offset]
+        kept = [segment for segment in kept if present.get(segment.name + ".log", 0) >= segment.size]
+        names = sorted(name for name in present if name.endswith(".log") and int(name[:-4]) >= end_offset)
+        log.segments = kept
+        end_offset = kept[-1].end_offset if kept else (int(names[0][:-4]) if names else log.log_start_offset)
+        for name in names:
+            if int(name[:-4]) != end_offset:
+                break
+            segment = scan_segment(self._file_system, Segment(log.directory, end_offset), present[name], log)
+            if segment.size == 0:
+                break
+            log.segments.append(segment)
+            log.dirty_segments[segment] = None
+            whole = segment.size == present[name]
+            end_offset = segment.end_offset
+            if not whole:
+                break
+            segment.sealed = True
+        if log.segments:
+            log.segments[-1].sealed = False
+        log.high_watermark = log.log_end_offset = log.tail.end_offset = end_offset
+        log.epochs.drop_from(end_offset)
+        self._services.changed[log] = None

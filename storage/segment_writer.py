@@ -1,0 +1,123 @@
+"""The write-behind thread's side: writes planned batches into segment files. Knows nothing of logs."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from storage.file_system import BUFFERS_PER_WRITE, Buffer, File, FileSystem
+from storage.segment import Segment, SegmentWrite
+
+_RESERVE_FROM_BYTES = 256 << 10
+"""Writes as large as this announce a busy partition, worth reserving blocks for."""
+_RESERVE_BYTES = 4 << 20
+
+
+class _OpenSegment:
+    __slots__ = ("file", "reserved")
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+        self.reserved = 0
+
+
+class SegmentWriter:
+    """Open files for writing, least recently used first; every write names its position, so it can be repeated."""
+
+    def __init__(self, file_system: FileSystem, open_max: int) -> None:
+        self._file_system = file_system
+        self._open_max = open_max
+        self._open: OrderedDict[Path, _OpenSegment] = OrderedDict()
+        self._new_directories: dict[Path, None] = {}
+
+    def execute(self, write: SegmentWrite) -> None:
+        """Write one segment's share; OSError if the disk is full or fails."""
+        segment = write.segment
+        opened = self._opened(segment, new=write.position == 0)
+        if write.size:
+            if write.size >= _RESERVE_FROM_BYTES and write.position + write.size > opened.reserved:
+                opened.file.reserve(write.position, max(write.size, _RESERVE_BYTES))
+                opened.reserved = write.position + max(write.size, _RESERVE_BYTES)
+            write_all(opened.file, write.buffers, write.position)
+        if write.seals and opened.reserved:
+            opened.file.truncate(write.position + write.size)
+        for content, ending in ((write.index, ".index"), (write.time_index, ".timeindex")):
+            if content is not None and content[1]:
+                self._write_index(segment.path(ending), content, sync=write.sync)
+        if write.sync:
+            opened.file.sync()
+        if write.seals:
+            self.close(segment.path(".log"))
+
+    def sync_directories(self) -> None:
+        """Make the names of new files durable."""
+        for directory in self._new_directories:
+            self._file_system.sync_directory(directory)
+        self._new_directories.clear()
+
+    def forget_directories(self) -> None:
+        """The kernel may decide about the names of new files, too."""
+        self._new_directories.clear()
+
+    def close(self, path: Path) -> None:
+        """Close one file."""
+        opened = self._open.pop(path, None)
+        if opened is not None:
+            opened.file.close()
+
+    def remove_directory(self, directory: Path) -> None:
+        """A deleted log's files."""
+        for path in [path for path in self._open if path.parent == directory]:
+            self.close(path)
+        self._new_directories.pop(directory, None)
+        self._file_system.remove_tree(directory)
+
+    def close_all(self) -> None:
+        """At the end."""
+        for path in list(self._open):
+            self.close(path)
+
+    def _opened(self, segment: Segment, *, new: bool) -> _OpenSegment:
+        path = segment.path(".log")
+        opened = self._open.get(path)
+        if opened is not None and not new:
+            self._open.move_to_end(path)
+            return opened
+        if new:
+            self.close(path)
+            self._file_system.make_directory(segment.directory)
+            self._new_directories[segment.directory] = None
+            self._new_directories[segment.directory.parent] = None
+        if len(self._open) >= self._open_max:
+            self.close(next(iter(self._open)))
+        opened = self._open[path] = _OpenSegment(self._file_system.open(path, create=new))
+        if new:
+            # What an earlier life of the broker left under this name was never part of the log.
+            opened.file.truncate(0)
+            for ending in (".index", ".timeindex"):
+                self._file_system.remove(segment.path(ending))
+        return opened
+
+    def _write_index(self, path: Path, content: tuple[int, bytes], *, sync: bool) -> None:
+        position, data = content
+        file = self._file_system.open(path, create=True)
+        try:
+            if position == 0:
+                file.truncate(0)
+            write_all(file, [data], position)
+            if sync:
+                file.sync()
+        finally:
+            file.close()
+
+
+def write_all(file: File, buffers: Sequence[Buffer], position: int) -> None:
+    """All buffers back to back, however many and however short the single writes are."""
+    for start in range(0, len(buffers), BUFFERS_PER_WRITE):
+        chunk = buffers[start : start + BUFFERS_PER_WRITE]
+        size = sum(map(len, chunk))
+        written = file.write(chunk, position)
+        if written < size:
+            data = b"".join(chunk)
+            while written < size:
+                written += file.write([memoryview(data)[written:]], position + written)
+        position += size

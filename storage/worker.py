@@ -1,0 +1,55 @@
+"""Background threads as a port: the engine hands over whole jobs, a test runs them one by one in any order."""
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+Job = Callable[[], None]
+
+
+class Worker(Protocol):
+    """Runs jobs one after the other, in the order of submission."""
+
+    def submit(self, job: Job, delay_s: float = 0.0) -> None:
+        """Run `job` later; it must not raise. With a delay: wait that long first (cut short by `close`)."""
+        ...
+
+    def close(self) -> None:
+        """Finish the jobs submitted so far; jobs submitted afterwards run at once in the caller."""
+        ...
+
+
+class ThreadWorker:
+    """One thread, started by the first job: a broker without traffic has none."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: queue.SimpleQueue[tuple[Job, float] | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, job: Job, delay_s: float = 0.0) -> None:
+        """Queue a job."""
+        if self._stopping.is_set():
+            job()
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+        self._jobs.put((job, delay_s))
+
+    def close(self) -> None:
+        """Finish what is queued and end the thread."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, delay_s = item
+            if delay_s:
+                self._stopping.wait(delay_s)
+            job()

@@ -1,0 +1,329 @@
+"""Write-behind and checkpoints: moves batches from the WAL into segments, in rounds.
+
+A round takes the logs in slices: plan on the loop (no I/O), write in the thread, apply on the loop, next slice. A
+checkpoint round also syncs what it and earlier rounds wrote, then writes the checkpoint, then recycles WAL files. Each
+log is cut at its own moment: its state (offset, producers) is taken together with its log end offset, and everything up
+to there is awaited in the WAL and written before the checkpoint names it; replay is idempotent by offset.
+"""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.checkpoint import Checkpoint, pack_log, write_checkpoint
+from storage.clock import Clock
+from storage.config import StorageConfig
+from storage.errors import StorageFailure
+from storage.file_system import FileSystem
+from storage.flush_plan import plan_flush
+from storage.log import LogKey, LogServices, PartitionLog
+from storage.segment import SegmentWrite
+from storage.segment_writer import SegmentWriter
+from storage.wal import Group
+from storage.wal_files import WalFile, WalFiles
+from storage.worker import Worker
+
+SLICE_LOGS = 64
+"""Logs planned in one turn of the loop: about a millisecond."""
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(slots=True)
+class _Cut:
+    """One log's share of a round."""
+
+    log: PartitionLog
+    until_offset: int
+    producers: list[list[object]] | None
+    """None outside checkpoints."""
+
+
+@dataclass(slots=True)
+class _Round:
+    checkpoint: bool
+    queue: list[PartitionLog]
+    replay_from: int = 0
+    removals: int = 0
+    """How many of the waiting removals the checkpoint covers."""
+    clean: bool = False
+    sync: bool = False
+
+
+class WriteBehind:
+    """One round at a time. All methods run on the loop, except those named `_run_…`."""
+
+    def __init__(
+        self,
+        config: StorageConfig,
+        directory: Path,
+        *,
+        file_system: FileSystem,
+        clock: Clock,
+        worker: Worker,
+        services: LogServices,
+        wal_files: WalFiles,
+        logs: dict[LogKey, PartitionLog],
+        number: int,
+        complete: Callable[[Callable[[], None]], None],
+        run_later: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._file_system = file_system
+        self._clock = clock
+        self._worker = worker
+        self._services = services
+        self._wal_files = wal_files
+        self._logs = logs
+        self._complete = complete
+        self._run_later = run_later
+        self._writer = SegmentWriter(file_system, config.open_files_max)
+        self._boot_id = file_system.boot_id()
+        self._number = number
+        self._round: _Round | None = None
+        self._dirty: dict[PartitionLog, None] = {}
+        """Logs with batches that are only in the WAL."""
+        self._wanted: _Round | None = None
+        self._preparing_spare = False
+        self._unflushed_bytes = 0
+        self._checkpoint_bytes = 0
+        self._checkpoint_time = self._sync_time = clock.monotonic()
+        self.disk_full: OSError | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no round is running or waiting."""
+        return self._round is None and self._wanted is None
+
+    def on_published(self, group: Group, size: int) -> None:
+        """The WAL has written a group of `size` payload bytes."""
+        dirty = self._dirty
+        for log in group.end_offsets:
+            dirty[log] = None  # type: ignore[index]  # the WAL knows logs only as Appended
+        self._unflushed_bytes += size
+        self._checkpoint_bytes += size
+        if self._unflushed_bytes >= self._config.flush_bytes and self.idle:
+            self.request(checkpoint=self._checkpoint_bytes >= self._config.checkpoint_bytes)
+
+    def mark_dirty(self, log: PartitionLog) -> None:
+        """Recovery found batches of this log in the WAL."""
+        self._dirty[log] = None
+
+    def request(self, *, checkpoint: bool, clean: bool = False) -> None:
+        """Begin a round soon, or after the running one."""
+        if self._services.wal.failed is not None:
+            return
+        if self._wanted is None:
+            self._wanted = _Round(checkpoint, [], clean=clean)
+            if self._round is None:
+                self._run_later(self._begin)
+        self._wanted.checkpoint |= checkpoint
+        self._wanted.clean |= clean
+
+    def tick(self) -> None:
+        """Every few seconds: a checkpoint if one is due, another attempt after a full disk."""
+        due = self._clock.monotonic() - self._checkpoint_time >= self._config.checkpoint_interval_ms / 1000
+        changed = self._dirty or self._services.changed or self._services.removals
+        if self.idle and changed and (due or self.disk_full is not None):
+            self.request(checkpoint=True)
+
+    def remove_log(self, log: PartitionLog) -> None:
+        """Remove a deleted log's files; its deletion is durable in the WAL."""
+        directory = log.directory
+        self._worker.submit(lambda: self._writer.remove_directory(directory))
+
+    def close(self) -> None:
+        """Close the files."""
+        self._writer.close_all()
+
+    # ------------------------------------------------------------------ rounds
+
+    def _begin(self) -> None:
+        if self._round is not None or self._wanted is None or self._services.wal.failed is not None:
+            return
+        current, self._wanted = self._wanted, None
+        self._round = current
+        services = self._services
+        current.queue = list(self._dirty)
+        self._dirty = {}
+        self._unflushed_bytes = 0
+        if current.checkpoint:
+            current.queue = list({**services.changed, **dict.fromkeys(current.queue)})
+            services.changed = {}
+            current.removals = len(services.removals)
+            current.replay_from = services.wal.written_sequence + 1
+            current.sync = self._must_sync(current)
+            self._checkpoint_bytes = 0
+            self._checkpoint_time = self._clock.monotonic()
+        self._next_slice()
+
+    def _must_sync(self, current: _Round) -> bool:
+        if self._config.sync != "os" or current.clean:
+            return True
+        # The kernel decides: two checkpoint intervals bound what a power failure makes recovery read again.
+        due = self._clock.monotonic() - self._sync_time >= 2 * self._config.checkpoint_interval_ms / 1000
+        if due:
+            self._sync_time = self._clock.monotonic()
+        return due
+
+    def _next_slice(self) -> None:
+        current = self._round
+        if current is None or self._services.wal.failed is not None:
+            return
+        if not current.queue:
+            if current.checkpoint:
+                self._finish_checkpoint(current)
+            else:
+                self._end_round()
+            return
+        logs = [log for log in current.queue[:SLICE_LOGS] if not log.deleted]
+        del current.queue[:SLICE_LOGS]
+        if not current.checkpoint:
+            self._write_slice([_Cut(log, log.high_watermark, None) for log in logs])
+            return
+        oldest_ms = self._clock.time_ms() - self._config.producer_id_expiration_ms
+        cuts = []
+        for log in logs:
+            log.producers.expire(oldest_ms)
+            cuts.append(_Cut(log, log.log_end_offset, log.producers.snapshot()))
+        # The producers' state may include batches that are not durable yet: a checkpoint that remembers a batch which
+        # a crash then loses would take the retry for a duplicate.
+        self._services.wal.commit()
+        self._services.wal.when_durable(
+            self._services.wal.allocated_sequence,
+            lambda error: self._write_slice(cuts) if error is None else None,
+        )
+
+    def _write_slice(self, cuts: list[_Cut]) -> None:
+        current = self._round
+        assert current is not None
+        plans: list[tuple[_Cut, list[SegmentWrite]]] = []
+        for cut in cuts:
+            if cut.log.deleted:
+                continue
+            cut.log.flushing = True
+            sync = current.checkpoint and current.sync
+            plans.append((cut, plan_flush(cut.log, cut.until_offset, checkpoint=current.checkpoint, sync=sync)))
+        self._worker.submit(lambda: self._run_slice(plans))
+
+    def _run_slice(self, plans: list[tuple[_Cut, list[SegmentWrite]]]) -> None:
+        done: list[int] = []
+        failure: OSError | None = None
+        try:
+            for _, writes in plans:
+                done.append(0)
+                for write in writes:
+                    self._writer.execute(write)
+                    done[-1] += 1
+        except OSError as error:
+            failure = error
+        self._complete(lambda: self._apply_slice(plans, done, failure))
+
+    def _apply_slice(
+        self, plans: list[tuple[_Cut, list[SegmentWrite]]], done: list[int], failure: OSError | None
+    ) -> None:
+        current = self._round
+        assert current is not None
+        for position, (cut, writes) in enumerate(plans):
+            log = cut.log
+            log.flushing = False
+            if log.deleted:
+                continue
+            finished = done[position] if position < len(done) else 0
+            for write in writes[:finished]:
+                log.apply_write(write)
+            if finished < len(writes) or position >= len(done):
+                self._dirty[log] = None
+            elif cut.producers is not None:
+                log.saved_state = pack_log(log, cut.producers, cut.until_offset)
+            if cut.producers is None and finished:
+                self._services.changed[log] = None
+        if failure is None:
+            self.disk_full = None
+            self._next_slice()
+        else:
+            self._give_up(current, failure)
+
+    def _give_up(self, current: _Round, failure: OSError) -> None:
+        """A full disk is waited out; any other error may mean that synced data is gone."""
+        if failure.errno not in _DISK_FULL:
+            self._services.wal.fail(StorageFailure(f"writing segments failed: {failure}"))
+            return
+        self.disk_full = failure
+        self._dirty.update(dict.fromkeys(current.queue))
+        self._services.changed.update(self._dirty)
+        current.queue.clear()
+        self._end_round()
+
+    def _end_round(self) -> None:
+        self._round = None
+        self._prepare_spare()
+        if self._wanted is not None:
+            self._run_later(self._begin)
+        elif self.disk_full is None and self._unflushed_bytes >= self._config.flush_bytes:
+            self.request(checkpoint=self._checkpoint_bytes >= self._config.checkpoint_bytes)
+
+    # ------------------------------------------------------------------ checkpoint
+
+    def _finish_checkpoint(self, current: _Round) -> None:
+        services = self._services
+        self._number += 1
+        checkpoint = Checkpoint(
+            self._number, current.replay_from, services.wal.active.generation.number, current.clean, self._boot_id,
+            [log.saved_state for log in self._logs.values() if log.saved_state],
+        )  # fmt: skip
+        removals = services.removals[: current.removals]
+        recyclable = services.wal.recyclable(current.replay_from)
+        self._worker.submit(lambda: self._run_checkpoint(current, checkpoint, removals, recyclable))
+
+    def _run_checkpoint(
+        self, current: _Round, checkpoint: Checkpoint, removals: list[Path], recyclable: list[WalFile]
+    ) -> None:
+        failure: OSError | None = None
+        try:
+            if current.sync:
+                self._writer.sync_directories()
+            write_checkpoint(self._file_system, self._directory, checkpoint, sync=current.sync)
+            for path in removals:
+                self._writer.close(path)
+                self._file_system.remove(path)
+            while recyclable:
+                self._wal_files.recycle(recyclable[0])
+                del recyclable[0]
+        except OSError as error:
+            failure = error
+        self._complete(lambda: self._checkpoint_done(current, removals, recyclable, failure))
+
+    def _checkpoint_done(
+        self, current: _Round, removals: list[Path], kept: list[WalFile], failure: OSError | None
+    ) -> None:
+        services = self._services
+        services.wal.old_files[:0] = kept
+        if failure is not None:
+            # Everything is packed again next time; what was removed or recycled stays so.
+            services.changed.update(dict.fromkeys(self._logs.values()))
+            self._give_up(current, failure)
+            return
+        del services.removals[: len(removals)]
+        self._end_round()
+
+    def _prepare_spare(self) -> None:
+        """Have the next WAL file ready before the active one is full."""
+        active = self._services.wal.active
+        if self._wal_files.spares or self._preparing_spare or active.position * 2 < active.size:
+            return
+        self._preparing_spare = True
+        self._worker.submit(self._run_prepare_spare)
+
+    def _run_prepare_spare(self) -> None:
+        try:
+            self._wal_files.prepare_spare()
+        except OSError as error:
+            # Not fatal: the loop tries again when it needs the file, and refuses appends if it cannot have it.
+            failure = error
+            self._complete(lambda: self._spare_failed(failure))
+        self._preparing_spare = False
+
+    def _spare_failed(self, failure: OSError) -> None:
+        self.disk_full = failure
