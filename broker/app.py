@@ -186,7 +186,7 @@ async def _serve(config: Config) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_THRESHOLD)
-    sys.stdout.write(f"senselog ready kafka={broker.kafka_address} http={broker.http_address}\n")
+    sys.stdout.write(f"senselog ready kafka={broker.kafka_address} http={broker.http_address or broker.config.http_listen}\n")
     sys.stdout.flush()
     await broker.stopped.wait()
     await asyncio.wait_for(broker.stop(), STOP_TIMEOUT_S)
