@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from broker.config import Config
+from broker.broker_defaults import BrokerDefaults
 from broker.config_definition import (
     MAX_LONG,
     ConfigDefinition,
@@ -27,9 +27,7 @@ from storage.config import LogConfig
 from vector.config import TOPIC_KEYS as VECTOR_CONFIG_KEYS
 from vector.config import ConfigKey, VectorConfig
 
-_REPLICA = re.compile(r"[0-9]+:[0-9]+", re.ASCII)
-# min.insync.replicas is the one key for which a fresh Kafka 4.3 cluster has a cluster-wide value of its own (KIP-966).
-CLUSTER_DEFAULTS = {"min.insync.replicas": "1"}
+_REPLICA = re.compile(r"([0-9]+:[0-9]+)?", re.ASCII)
 
 
 def _throttled_replicas(name: str, value: Value) -> None:
@@ -122,16 +120,10 @@ def vector_config(configs: Mapping[str, str]) -> VectorConfig | None:
     return VectorConfig(**settings)
 
 
-def broker_default(definition: ConfigDefinition, broker: Config) -> tuple[str | None, ConfigSource]:
-    """The value of a key that the topic does not set, and where it comes from.
-
-    The broker's own configuration counts when it has Kafka's key for it (`log.retention.ms` for `retention.ms`) and sets it.
-    """
-    attribute = (definition.broker_key or "").replace(".", "_")
-    if attribute in broker.model_fields_set:
-        return str(getattr(broker, attribute)), ConfigSource.STATIC_BROKER
-    if definition.name in CLUSTER_DEFAULTS:
-        return CLUSTER_DEFAULTS[definition.name], ConfigSource.DYNAMIC_DEFAULT_BROKER
+def broker_default(definition: ConfigDefinition, broker: BrokerDefaults) -> tuple[str | None, ConfigSource]:
+    """The value of a key that the topic does not set, and where it comes from: Kafka's key of the broker, or the default."""
+    if definition.broker_key is not None and (sources := broker.sources(definition.broker_key)):
+        return sources[0]
     return definition.default, ConfigSource.DEFAULT
 
 
@@ -156,7 +148,7 @@ def validate_topic_configs(configs: Mapping[str, str]) -> None:
         )
 
 
-def effective_values(configs: Mapping[str, str], broker: Config) -> dict[str, Any]:
+def effective_values(configs: Mapping[str, str], broker: BrokerDefaults) -> dict[str, Any]:
     """The typed value of every key for a topic with these overrides (None where a key has no value)."""
     values: dict[str, Any] = {}
     for name, definition in TOPIC_KEYS.items():
@@ -165,8 +157,11 @@ def effective_values(configs: Mapping[str, str], broker: Config) -> dict[str, An
     return values
 
 
-def log_config(configs: Mapping[str, str], broker: Config) -> LogConfig:
+def log_config(configs: Mapping[str, str], broker: BrokerDefaults) -> LogConfig:
     """What storage needs of a topic's configuration; its fields are the config keys with underscores."""
     values = effective_values(configs, broker)
-    wanted = {field.name: values[field.name.replace("_", ".")] for field in dataclasses.fields(LogConfig)}
-    return LogConfig(**{name: render(value) if isinstance(value, list) else value for name, value in wanted.items()})
+    wanted: dict[str, Any] = {
+        field.name: values[field.name.replace("_", ".")] for field in dataclasses.fields(LogConfig)
+    }
+    wanted |= {name: render(value) for name, value in wanted.items() if isinstance(value, list)}
+    return LogConfig(**wanted)

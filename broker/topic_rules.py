@@ -35,6 +35,18 @@ def _name_fault(name: str) -> str | None:
     return None
 
 
+def check_once(times: int) -> None:
+    """Raises KafkaError for a topic that a request names `times` times, if that is more than once."""
+    if times > 1:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+
+
+def check_added(partitions: int) -> None:
+    """Raises KafkaError when a request would add too many partitions."""
+    if partitions > MAX_PARTITIONS_PER_REQUEST:
+        raise KafkaError(ErrorCode.POLICY_VIOLATION, "Excessively large number of partitions per request.")
+
+
 def collision_key(name: str) -> str:
     """Topics that differ only in `.` and `_` would share metric names: Kafka refuses the second one."""
     return name.replace(".", "_")

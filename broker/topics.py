@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from broker.broker_defaults import BrokerDefaults
 from broker.config import Config
+from broker.config_definition import ConfigResource
 from broker.meta_store import MetaStore, TopicRecord
 from broker.topic_config import log_config, validate_topic_configs, vector_config
 from broker.topic_rules import INTERNAL_TOPICS, check_new_name, collision_key
@@ -54,6 +56,7 @@ class Topics:
         self._store = store
         self._logs = logs
         self._config = config
+        self.broker_defaults = BrokerDefaults(config, self.resource_configs(ConfigResource.BROKER))
         self._by_name: dict[str, Topic] = {}
         self._by_id: dict[bytes, Topic] = {}
         self._by_collision_key: dict[str, dict[str, None]] = {}
@@ -102,6 +105,17 @@ class Topics:
         validate_topic_configs(overrides)
         return overrides
 
+    def new_topic_id(self) -> bytes:
+        """A random 16-byte id for a topic."""
+        return self._store.new_topic_id()
+
+    def log(self, name: str, partition: int) -> PartitionLog:
+        """The log of a partition; raises KafkaError UNKNOWN_TOPIC_OR_PARTITION."""
+        topic = self._by_name.get(name)
+        if topic is None:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        return topic.partition(partition)
+
     # ---- changing ----------------------------------------------------------------------------------------------
 
     def create(
@@ -116,7 +130,7 @@ class Topics:
             raise KafkaError(
                 ErrorCode.INVALID_PARTITIONS, "Number of partitions was set to an invalid non-positive value."
             )
-        topic = Topic(name, topic_id or self._store.new_topic_id(), overrides, vector=vector_config(overrides))
+        topic = Topic(name, topic_id or self.new_topic_id(), overrides, vector=vector_config(overrides))
         self._store_topics(
             {**self._store.metadata.topics, name: TopicRecord(name, topic.topic_id, partitions, overrides)}
         )
@@ -178,11 +192,24 @@ class Topics:
         record = TopicRecord(name, topic.topic_id, len(topic.partitions), dict(configs))
         self._store_topics({**self._store.metadata.topics, name: record})
         topic.configs, topic.vector = record.configs, vector
-        settings = log_config(topic.configs, self._config)
-        for log in topic.partitions:
-            log.config = settings
+        self._apply_configs(topic)
         self._changed(topic)
         return topic
+
+    def resource_configs(self, kind: ConfigResource) -> dict[str, dict[str, str]]:
+        """Overrides of what is not a topic, by resource name."""
+        return self._store.metadata.resource_configs.get(kind, {})
+
+    def set_resource_configs(self, kind: ConfigResource, name: str, configs: Mapping[str, str]) -> None:
+        """Replaces the overrides of a broker, group or client metrics subscription; the caller has checked them."""
+        changed = {**self.resource_configs(kind), name: dict(configs)}
+        if not configs:
+            del changed[name]
+        self._replace(resource_configs={**self._store.metadata.resource_configs, int(kind): changed})
+        if kind is ConfigResource.BROKER:
+            self.broker_defaults = BrokerDefaults(self._config, changed)
+            for topic in self._by_name.values():
+                self._apply_configs(topic)
 
     # ---- helpers -----------------------------------------------------------------------------------------------
 
@@ -203,13 +230,21 @@ class Topics:
             observer.topic_changed(topic)
 
     def _open_logs(self, topic: Topic, total: int) -> None:
-        settings = log_config(topic.configs, self._config)
+        settings = log_config(topic.configs, self.broker_defaults)
         for partition in range(len(topic.partitions), total):
             topic.partitions.append(self._logs.create_log(topic.topic_id, topic.name, partition, settings))
 
+    def _apply_configs(self, topic: Topic) -> None:
+        settings = log_config(topic.configs, self.broker_defaults)
+        for log in topic.partitions:
+            log.config = settings
+
     def _store_topics(self, topics: dict[str, TopicRecord]) -> None:
+        self._replace(topics=topics)
+
+    def _replace(self, **changes: Any) -> None:
         try:
-            self._store.replace(topics=topics)
+            self._store.replace(**changes)
         except OSError as error:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"Cannot write the metadata: {error}") from error
 

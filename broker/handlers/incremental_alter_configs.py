@@ -1,0 +1,30 @@
+"""IncrementalAlterConfigs (44): set, delete, append and subtract single keys (KIP-339)."""
+
+from collections import Counter
+
+from broker.config_changes import change_configs, check_once
+from broker.context import RequestContext
+from broker.registry import api
+from protocol.api_keys import ApiKey
+from protocol.errors import KafkaError
+from protocol.messages import IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse
+
+_Result = IncrementalAlterConfigsResponse.AlterConfigsResourceResponse
+
+
+@api(ApiKey.INCREMENTAL_ALTER_CONFIGS, versions=(0, 1))
+def handle(context: RequestContext, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse:
+    """Each resource on its own, all of its changes or none; durable and in force when the answer is sent."""
+    times = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
+    responses = []
+    for resource in request.resources:
+        kind, name = resource.resource_type, resource.resource_name
+        changes = [(config.name, config.config_operation, config.value) for config in resource.configs]
+        result = _Result(resource_type=kind, resource_name=name, error_message=None)
+        try:
+            check_once(times[kind, name])
+            change_configs(context.services, kind, name, changes, validate_only=request.validate_only)
+        except KafkaError as error:
+            result.error_code, result.error_message = error.code, error.message
+        responses.append(result)
+    return IncrementalAlterConfigsResponse(responses=responses)
