@@ -1,8 +1,8 @@
 """The records of `__consumer_offsets`, in Kafka's own format, so that Kafka's tools can read ours and we can read theirs.
 
 A key is a version number (1: committed offset, 2: group) and its fields; a value is the schema's version and its fields; a
-null value deletes. Values are written in version 3, the last one every Kafka since 2.1 reads (KIP-915), offsets with a
-retention of their own (OffsetCommit before v5) in version 1.
+null value deletes. As Kafka 4.3 does, groups are written in version 3, offsets in version 4 with the topic's id, offsets
+with a retention of their own (OffsetCommit before v5) in version 1, which has a place for it.
 """
 
 import struct
@@ -15,21 +15,28 @@ from protocol.messages import GroupMetadataKey, GroupMetadataValue, OffsetCommit
 _VERSION = struct.Struct(">h")
 _OFFSET_KEY_VERSIONS = (0, 1)
 _GROUP_KEY_VERSION = 2
-_VALUE_VERSION = 3
+_GROUP_VERSION = 3
+_OFFSET_VERSION = 4
 _EXPIRING_OFFSET_VERSION = 1
+NO_TOPIC_ID = bytes(16)
 
 KeyValue = tuple[bytes, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedOffset:
-    """One committed offset; leader epoch and expire timestamp are -1 when not given."""
+    """One committed offset; leader epoch and expire timestamp are -1 and the topic id is zero when not given."""
 
     offset: int
     leader_epoch: int
     metadata: str
     commit_timestamp_ms: int
     expire_timestamp_ms: int = -1
+    topic_id: bytes = NO_TOPIC_ID
+
+    def belongs_to(self, topic_id: bytes) -> bool:
+        """False when it was committed for another topic of the same name, one that has been deleted since."""
+        return NO_TOPIC_ID in (self.topic_id, topic_id) or self.topic_id == topic_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +84,14 @@ def decode_record(key: bytes, value: bytes | None) -> OffsetRecord | GroupRecord
 
 
 def _encode_offset(offset: CommittedOffset) -> bytes:
-    version = _VALUE_VERSION if offset.expire_timestamp_ms < 0 else _EXPIRING_OFFSET_VERSION
+    version = _OFFSET_VERSION if offset.expire_timestamp_ms < 0 else _EXPIRING_OFFSET_VERSION
     value = OffsetCommitValue(
         offset=offset.offset,
         leader_epoch=offset.leader_epoch,
         metadata=offset.metadata,
         commit_timestamp=offset.commit_timestamp_ms,
         expire_timestamp=offset.expire_timestamp_ms,
+        topic_id=offset.topic_id,
     )
     return _VERSION.pack(version) + encode_data("OffsetCommitValue", version, value)
 
@@ -96,6 +104,7 @@ def _decode_offset(data: bytes) -> CommittedOffset:
         metadata=value.metadata,
         commit_timestamp_ms=value.commit_timestamp,
         expire_timestamp_ms=value.expire_timestamp,
+        topic_id=value.topic_id,
     )
 
 
@@ -120,7 +129,7 @@ def _encode_group(metadata: GroupMetadata) -> bytes:
             for member in metadata.members
         ],
     )
-    return _VERSION.pack(_VALUE_VERSION) + encode_data("GroupMetadataValue", _VALUE_VERSION, value)
+    return _VERSION.pack(_GROUP_VERSION) + encode_data("GroupMetadataValue", _GROUP_VERSION, value)
 
 
 def _decode_group(data: bytes) -> GroupMetadata:

@@ -7,9 +7,9 @@ durable. At start the journal is replayed: members go on heartbeating with the s
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
-from storage.log_manager import LogManager
 
 from broker.config import Config
 from broker.coordinator.answers import failed_join, failed_sync
@@ -32,6 +32,8 @@ from protocol.messages import (
     SyncGroupRequest,
 )
 from storage.clock import Clock
+from storage.log import PartitionLog
+from storage.log_manager import LogManager
 
 logger = structlog.get_logger(__name__)
 
@@ -87,9 +89,7 @@ class GroupCoordinator:
         for record in self._journal.replay():
             self._replay(record)
         for entry in list(self._entries.values()):
-            for topic in entry.offsets.topics():
-                if self._topics.get(topic) is None:  # deleted, and the broker was killed before the offsets were
-                    self._drop_topic(entry, topic)
+            self._write(entry, list(self._orphaned(entry)))
             self._apply(entry, entry.group.resume())
         self._topics.observers.append(self)
         self._logs.commit()
@@ -359,6 +359,13 @@ class GroupCoordinator:
         partitions = entry.offsets.of_topic(topic)
         self._write(entry, [OffsetRecord(entry.group.group_id, topic, partition, None) for partition in partitions])
 
+    def _orphaned(self, entry: GroupEntry) -> Iterator[OffsetRecord]:
+        """Deletions of offsets whose topic was deleted just before the broker was killed."""
+        for name, partition, committed in entry.offsets:
+            topic = self._topics.get(name)
+            if topic is None or not committed.belongs_to(topic.topic_id):
+                yield OffsetRecord(entry.group.group_id, name, partition, None)
+
     def _replay(self, record: CoordinatorRecord) -> None:
         entry = self._entries.get(record.group_id)
         if entry is None:
@@ -381,12 +388,7 @@ class GroupCoordinator:
             if not entry.offsets and group.state is GroupState.EMPTY and not group.roster.pending_join:
                 self._delete(entry)
         for partition_log, offset, sequence in self._journal.rewrite(self._live_records()):
-            self._logs.when_durable(
-                sequence,
-                lambda failure, target=partition_log, first=offset: (
-                    target.delete_records_before(first) if failure is None else None
-                ),
-            )
+            self._logs.when_durable(sequence, partial(_forget_before, partition_log, offset))
         self._logs.commit()
         interval_s = self._config.offsets_retention_check_interval_ms / 1000
         self._maintenance = self._scheduler.call_later(interval_s, self._maintain)
@@ -397,6 +399,11 @@ class GroupCoordinator:
                 yield GroupRecord(group_id, entry.metadata)
             for topic, partition, committed in entry.offsets:
                 yield OffsetRecord(group_id, topic, partition, committed)
+
+
+def _forget_before(partition_log: PartitionLog, offset: int, failure: Exception | None) -> None:
+    if failure is None:
+        partition_log.delete_records_before(offset)
 
 
 def _take_up(entry: GroupEntry, record: CoordinatorRecord) -> None:

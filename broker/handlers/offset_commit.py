@@ -68,7 +68,7 @@ def _check_topic(
         )
         answered.partitions.append(answer)
         if topic is not None and error is ErrorCode.NONE:
-            accepted.append((answer, topic.name, _committed(context, request, partition)))
+            accepted.append((answer, topic.name, _committed(context, request, topic, partition)))
     return answered
 
 
@@ -84,7 +84,10 @@ def _check_partition(
 
 
 def _committed(
-    context: RequestContext, request: OffsetCommitRequest, partition: OffsetCommitRequest.OffsetCommitRequestPartition
+    context: RequestContext,
+    request: OffsetCommitRequest,
+    topic: Topic,
+    partition: OffsetCommitRequest.OffsetCommitRequestPartition,
 ) -> CommittedOffset:
     now_ms = context.services.clock.time_ms()
     return CommittedOffset(
@@ -93,4 +96,5 @@ def _committed(
         metadata=partition.committed_metadata or "",
         commit_timestamp_ms=now_ms,
         expire_timestamp_ms=-1 if request.retention_time_ms < 0 else now_ms + request.retention_time_ms,
+        topic_id=topic.topic_id,
     )

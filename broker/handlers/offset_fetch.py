@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from broker.context import RequestContext
 from broker.coordinator.offsets import OffsetTable
+from broker.coordinator.records import NO_TOPIC_ID
 from broker.deferred import Deferred
 from broker.registry import api
 from protocol.api_keys import ApiKey
@@ -78,17 +79,18 @@ def _fetch(context: RequestContext, group: OffsetFetchRequest.OffsetFetchRequest
     if group.topics is None:
         for name in offsets.topics():
             known = topics.get(name)
-            if known is not None or not by_id:
-                topic_id = known.topic_id if known is not None else bytes(16)
-                answered.topics.append(_topic(name, topic_id, offsets, offsets.of_topic(name)))
+            if known is not None:
+                current = [p for p, committed in offsets.of_topic(name).items() if committed.belongs_to(known.topic_id)]
+                answered.topics.append(_topic(name, known.topic_id, offsets, current))
         return answered
     for wanted in group.topics:
-        known = topics.get_by_id(wanted.topic_id) if by_id else None
-        if by_id and known is None:
+        known = topics.get_by_id(wanted.topic_id) if by_id else topics.get(wanted.name)
+        if known is not None:
+            answered.topics.append(_topic(known.name, known.topic_id, offsets, wanted.partition_indexes))
+        elif by_id:
             answered.topics.append(_unknown(wanted))
         else:
-            name = known.name if known is not None else wanted.name
-            answered.topics.append(_topic(name, wanted.topic_id, offsets, wanted.partition_indexes))
+            answered.topics.append(_topic(wanted.name, NO_TOPIC_ID, offsets, wanted.partition_indexes))
     return answered
 
 
@@ -96,6 +98,8 @@ def _topic(name: str, topic_id: bytes, offsets: OffsetTable, partitions: Iterabl
     answered = _Topics(name=name, topic_id=topic_id)
     for partition in partitions:
         committed = offsets.get(name, partition)
+        if committed is not None and not committed.belongs_to(topic_id):
+            committed = None
         answered.partitions.append(
             _Partitions(
                 partition_index=partition,

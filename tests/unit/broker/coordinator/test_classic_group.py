@@ -296,11 +296,14 @@ def test_static_members_stay_through_a_rebalance() -> None:
     """A static member that does not join again in time keeps its place until its session ends."""
     sim = SimulatedGroup()
     ids, generation = stable_static(sim)
-    parked = sim.join(ids[0], instance="a", session_ms=60_000)
-    for _ in range(3):
-        sim.heartbeat(ids[1], generation, "b")
-        sim.pass_time(SESSION_MS)
-    assert {m.group_instance_id for m in value(parked).members} <= {"a", "b"}
+    parked = sim.join(ids[0], instance="a")
+    for _ in range(REBALANCE_MS // (SESSION_MS - 1) + 1):
+        assert not parked.resolved
+        assert sim.heartbeat(ids[1], generation, "b") == 27
+        sim.pass_time(SESSION_MS - 1)
+    assert [m.group_instance_id for m in value(parked).members] == ["a", "b"]
+    sim.pass_time(SESSION_MS)
+    assert sim.heartbeat(ids[1], generation + 1, "b") == 25
 
 
 def test_admin_removes_static_member_by_instance() -> None:
@@ -360,3 +363,22 @@ def test_session_timers_cover_everybody() -> None:
     assert {key for key in sim.timers if key.kind is TimerKind.SESSION} == {
         TimerKey(TimerKind.SESSION, member_id) for member_id in [*ids, pending]
     }
+
+
+def test_session_starts_again_when_a_waiting_sync_is_answered() -> None:
+    """A session that would have ended while SyncGroup waited starts anew with the assignment, and then really ends."""
+    sim = SimulatedGroup()
+    ids, _ = sim.stable(2)
+    sim.join(ids[0])
+    generation = value(sim.join(ids[1])).generation_id
+    waiting = sim.sync(ids[1], generation)
+    for _ in range(2):
+        sim.pass_time(SESSION_MS - 1)
+        assert sim.heartbeat(ids[0], generation) == 0
+    sim.sync(ids[0], generation, [(ids[1], b"yours")])
+    assert value(waiting).assignment == b"yours"
+    sim.pass_time(SESSION_MS - 1)
+    assert sim.heartbeat(ids[0], generation) == 0
+    sim.pass_time(1)
+    assert sim.heartbeat(ids[0], generation) == 27
+    assert sim.heartbeat(ids[1], generation) == 25
