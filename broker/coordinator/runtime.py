@@ -402,7 +402,7 @@ class GroupCoordinator:
 
 
 def _forget_before(partition_log: PartitionLog, offset: int, failure: Exception | None) -> None:
-    if failure is None:
+    if failure is None and offset <= partition_log.high_watermark:
         partition_log.delete_records_before(offset)
 
 
