@@ -17,7 +17,7 @@ def console() -> Console:
 
 def table(*columns: str | tuple[str, JustifyMethod]) -> Table:
     """A light table; a column is its title, or (title, justification)."""
-    shown = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for column in columns:
         title, justify = (column, "left") if isinstance(column, str) else column
         shown.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]

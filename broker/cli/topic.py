@@ -1,7 +1,9 @@
 """`senselog topic …`: topics and their configuration."""
 
+import base64
 import json
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -171,15 +173,17 @@ def describe(
         _check_answers(found, "describe")
         configs = _overrides(client, [topic], everything=all_configs)[topic]
         partitions = _offsets(client, topic, found[0]["partitions"])
+    # As Kafka's own tools write ids.
+    topic_id = base64.urlsafe_b64encode(UUID(str(found[0]["topic_id"])).bytes).decode().rstrip("=")
     if as_json:
-        described = {"name": topic, "topic_id": str(found[0]["topic_id"]), "configs": configs, "partitions": partitions}
+        described = {"name": topic, "topic_id": topic_id, "configs": configs, "partitions": partitions}
         typer.echo(json.dumps(described, indent=2))
         return
     from broker.cli.tables import console, table
 
     out = console()
     records = sum(partition["end_offset"] - partition["start_offset"] for partition in partitions)
-    out.print(f"[bold]{topic}[/bold]  id {found[0]['topic_id']}  {records:,} offsets")
+    out.print(f"[bold]{topic}[/bold]  id {topic_id}  {records:,} offsets")
     shown = table(("partition", "right"), ("leader", "right"), ("start", "right"), ("end", "right"))
     for partition in partitions:
         shown.add_row(*(str(partition[key]) for key in ("partition", "leader", "start_offset", "end_offset")))
@@ -238,7 +242,7 @@ def alter(
         _check_answers(client.describe_topics([topic]), "alter")
         if partitions is not None:
             answer = client.create_partitions({topic: partitions}, raise_errors=False)
-            _check_answers(answer["results"], "alter")
+            _check_answers(answer.to_dict()["results"], "alter")
         if changes:
             _alter_configs(client, topic, changes)
     typer.echo(f"altered topic {topic}")

@@ -99,8 +99,8 @@ def build_request(
     options: SearchOptions = {**_DEFAULTS, **given}
     by_name = isinstance(topic, str)
     min_similarity, max_value_bytes, ef = options["min_similarity"], options["max_value_bytes"], options["ef"]
+    # Without a version, so that kafka-python looks up whether the broker speaks key 100 at all.
     return VectorSearchRequest(
-        version=0,
         topic_name=topic if by_name else None,
         topic_id=uuid.UUID(int=0) if by_name else topic,
         queries=[_query(query) for query in queries],
