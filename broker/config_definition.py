@@ -23,6 +23,7 @@ MAX_LONG = 2**63 - 1
 class ConfigType(IntEnum):
     """`config_type` of DescribeConfigs v3+."""
 
+    UNKNOWN = 0
     BOOLEAN = 1
     STRING = 2
     INT = 3

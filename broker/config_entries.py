@@ -83,7 +83,7 @@ def all_brokers_entries(configs: Mapping[str, str]) -> list[ConfigEntry]:
 
 def logger_entries() -> list[ConfigEntry]:
     """The one logger whose level can be asked for."""
-    definition = ConfigDefinition(ROOT_LOGGER, ConfigType.STRING, None, "")
+    definition = ConfigDefinition(ROOT_LOGGER, ConfigType.UNKNOWN, None, "")
     return [ConfigEntry(definition, ROOT_LOGGER_LEVEL, ConfigSource.DYNAMIC_BROKER_LOGGER, ())]
 
 

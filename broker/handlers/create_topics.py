@@ -56,12 +56,12 @@ def _create(services: Services, asked: _Asked, validate_only: bool) -> _Result:
 
 
 def _configs(services: Services, configs: dict[str, str]) -> list[_Config]:
-    """The topic's configs; those of vectors only if it has any, so that other topics look as they do in Kafka."""
+    """The topic's configs, its own as they were given; those of vectors only if it has any: other topics look as in Kafka."""
     vectors = not VECTOR_KEYS.keys().isdisjoint(configs)
     return [
         _Config(
             name=entry.definition.name,
-            value=entry.shown,
+            value=configs.get(entry.definition.name, entry.shown),
             read_only=entry.definition.read_only,
             config_source=entry.source,
             is_sensitive=entry.definition.sensitive,

@@ -1,0 +1,50 @@
+"""DescribeProducers (61): what partitions know of idempotent producers (KIP-664)."""
+
+from broker.context import RequestContext
+from broker.registry import api
+from broker.services import Services
+from broker.topic_rules import valid_name
+from protocol.api_keys import ApiKey
+from protocol.errors import ErrorCode, KafkaError
+from protocol.messages import DescribeProducersRequest, DescribeProducersResponse
+
+_Partition = DescribeProducersResponse.PartitionResponse
+_Producer = DescribeProducersResponse.ProducerState
+
+
+@api(ApiKey.DESCRIBE_PRODUCERS, versions=(0, 0))
+def handle(context: RequestContext, request: DescribeProducersRequest) -> DescribeProducersResponse:
+    """Each partition on its own."""
+    return DescribeProducersResponse(
+        topics=[
+            DescribeProducersResponse.TopicResponse(
+                name=topic.name,
+                partitions=[_described(context.services, topic.name, number) for number in topic.partition_indexes],
+            )
+            for topic in request.topics
+        ]
+    )
+
+
+def _described(services: Services, name: str, number: int) -> _Partition:
+    if not valid_name(name):
+        return _Partition(partition_index=number, error_code=ErrorCode.INVALID_TOPIC_EXCEPTION, error_message=None)
+    try:
+        log = services.topics.log(name, number)
+    except KafkaError as error:
+        return _Partition(partition_index=number, error_code=error.code, error_message=None)
+    return _Partition(
+        partition_index=number,
+        error_message=None,
+        active_producers=[
+            _Producer(
+                producer_id=producer.producer_id,
+                producer_epoch=producer.epoch,
+                last_sequence=producer.last_sequence,
+                last_timestamp=producer.last_timestamp,
+                coordinator_epoch=-1,
+                current_txn_start_offset=-1,
+            )
+            for producer in log.producers.producers.values()
+        ],
+    )
