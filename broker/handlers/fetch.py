@@ -31,16 +31,24 @@ def handle(context: RequestContext, request: FetchRequest) -> FetchResponse | De
 
 
 def _all_failed(work: FetchWork) -> FetchResponse:
-    rows = [(partition, _failed(partition, UNKNOWN_SERVER_ERROR), 0) for partition in work.partitions]
+    rows = [(partition, _absent(partition, UNKNOWN_SERVER_ERROR), 0) for partition in work.partitions]
     response = _respond(work, rows)
     response.error_code = UNKNOWN_SERVER_ERROR
     return response
 
 
 def _failed(partition: FetchPartition, code: ErrorCode) -> FetchResponse.PartitionData:
+    """The answer for a partition that exists but cannot be read as asked."""
     return FetchResponse.PartitionData(
         partition_index=partition.index, error_code=code, high_watermark=-1, aborted_transactions=None, records=b""
     )
+
+
+def _absent(partition: FetchPartition, code: ErrorCode) -> FetchResponse.PartitionData:
+    """The answer for a partition that was not looked at; Kafka's has an empty list in place of null."""
+    data = _failed(partition, code)
+    data.aborted_transactions = []
+    return data
 
 
 def _respond(work: FetchWork, rows: list[tuple[FetchPartition, FetchResponse.PartitionData, int]]) -> FetchResponse:
@@ -168,7 +176,7 @@ class _Fetch:
             log = self._log(partition)
             if not isinstance(log, PartitionLog):
                 # As in Kafka, a partition that does not exist ends no wait, and comes last in the answer.
-                unknown.append((partition, _failed(partition, log), 0))
+                unknown.append((partition, _absent(partition, log), 0))
                 continue
             self._logs.append(log)
             try:

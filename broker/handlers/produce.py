@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from storage.log import PartitionLog
-
 from broker.context import CloseConnection, RequestContext
 from broker.deferred import Deferred
 from broker.registry import api
@@ -12,13 +10,26 @@ from broker.topics import Topic
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import ProduceRequest, ProduceResponse
-from protocol.record_batch import BatchHeader, Record, UnreadableBatch, iterate_records, parse_produced, walk_batches
+from protocol.record_batch import (
+    BATCH_OVERHEAD,
+    BatchHeader,
+    Record,
+    UnreadableBatch,
+    iterate_records,
+    parse_produced,
+    walk_batches,
+)
+from storage.log import PartitionLog
 
 FIRST_VERSION_WITH_TOPIC_IDS = 13
 ACKS = (-1, 0, 1)
 # The one client that may write to internal topics, as in Kafka.
 ADMIN_CLIENT_ID = "__admin_client"
 NO_TIMESTAMP = -1
+# In batches of more records, and in compressed ones, the broker trusts the header: walking costs 0.1 microseconds for
+# each record, which for 100-byte records would double the price of a megabyte.
+WALKED_RECORDS_MAX = 32
+SMALLEST_RECORD_BYTES = 6  # attributes, two deltas, two null lengths, a header count
 ATTRIBUTES_POSITION, TRANSACTIONAL = 22, 0x10
 
 # Refused before the log looked at the batch; with them the answer's log_start_offset stays unknown, as in Kafka.
@@ -108,10 +119,9 @@ class _Produce:
         return self._response(lambda topic, partition: self._append(*checked[topic][partition]))
 
     def refuse_all(self, error: KafkaError) -> ProduceResponse:
+        message = error.message if isinstance(error, UnreadableBatch) else None
         return self._response(
-            lambda topic, partition: self._refused(
-                self._topics[topic].partition_data[partition], None, error, error.message
-            )
+            lambda topic, partition: self._refused(self._topics[topic].partition_data[partition], None, error, message)
         )
 
     def _response(self, answer: Callable[[int, int], PartitionAnswer]) -> ProduceResponse:
@@ -136,7 +146,12 @@ class _Produce:
         try:
             log = topic.partition(data.index)
             return data, log, self._check(topic, log, data.records)
-        except (RequestRefused, UnreadableBatch):
+        except RequestRefused:
+            raise
+        except UnreadableBatch as error:
+            # What follows a sound batch spoils its own partition only, as in Kafka.
+            if _starts_with_batch(data.records):
+                return data, log, KafkaError(error.code)
             raise
         except KafkaError as error:
             return data, log, error
@@ -202,6 +217,8 @@ class _Produce:
             or batch.base_timestamp < self._now_ms - config.message_timestamp_before_max_ms
         ):
             self._check_timestamps(log, records)
+        if batch.record_count <= WALKED_RECORDS_MAX and not batch.compression:
+            _check_lengths(records, batch)
         if "compact" in config.cleanup_policy:
             _refuse_where(
                 records, lambda record: record.key is None, ErrorCode.INVALID_RECORD, "a record without a key"
@@ -234,6 +251,40 @@ def _refuse_where(records: memoryview, is_wrong: Callable[[Record], bool], code:
     indexes = [index for index, record in enumerate(iterate_records(records)) if is_wrong(record)]
     if indexes:
         raise InvalidRecords(code, message, indexes)
+
+
+def _check_lengths(records: memoryview, batch: BatchHeader) -> None:
+    """Follows the records' length fields: as many records as the header says, and nothing behind them."""
+    position, end = BATCH_OVERHEAD, batch.size
+    for _ in range(batch.record_count):
+        if position >= end:
+            break
+        # A zigzag varint; lengths below 64 take one byte.
+        length = records[position]
+        position += 1
+        shift = 7
+        if length > 127:
+            length &= 127
+            while position < end and shift < 35:
+                byte = records[position]
+                position += 1
+                length |= (byte & 127) << shift
+                shift += 7
+                if byte < 128:
+                    break
+        if length & 1 or length < 2 * SMALLEST_RECORD_BYTES:
+            break
+        position += length >> 1
+    else:
+        if position == end:
+            return
+    raise KafkaError(ErrorCode.INVALID_RECORD)
+
+
+def _starts_with_batch(records: memoryview | None) -> bool:
+    if records is None or len(records) < BATCH_OVERHEAD:
+        return False
+    return _is_one_batch(records[: BatchHeader(records).size])
 
 
 def _is_one_batch(records: memoryview | None) -> bool:
