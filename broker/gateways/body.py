@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PartitionId = Annotated[int, Field(ge=0)]
@@ -55,6 +55,14 @@ class Query(_Strict):
         if sum(part is not None for part in (self.text, self.vector, self.record)) + examples != 1:
             raise ValueError("give exactly one of text, vector, record, positive/negative")
         return self
+
+
+def _text_query(query: Any) -> Any:
+    return {"text": query} if isinstance(query, str) else query
+
+
+# A plain text is the usual query. Converted beforehand, because a union would complain about all its members at once.
+AnyQuery = Annotated[Query, BeforeValidator(_text_query, json_schema_input_type=str | Query)]
 
 
 class Bounds(_Strict):
@@ -170,8 +178,8 @@ class SearchBody(_Strict):
         },
     )
 
-    query: str | Query | None = None
-    queries: list[str | Query] | None = Field(default=None, description=f"1 to {MAX_QUERIES}; answered in `batch`")
+    query: AnyQuery | None = None
+    queries: list[AnyQuery] | None = Field(default=None, description=f"1 to {MAX_QUERIES}; answered in `batch`")
     mode: Literal["vector", "text", "hybrid"] = "vector"
     k: int | None = Field(default=None, description="the same as limit")
     limit: int | None = Field(default=None, description="hits per query, 10 if not given")

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+_MESSAGES = {
+    "extra_forbidden": "unknown field",
+    "missing": "missing",
+    "model_attributes_type": "expected a JSON object",
+    "model_type": "expected a JSON object",
+    "dict_type": "expected a JSON object",
+}
 _ERROR_STATUSES = (400, 403, 404, 409, 413, 422, 429, 503, 504)
 _ERROR_SCHEMA = {
     "type": "object",
@@ -69,8 +76,13 @@ def _handle_errors(app: FastAPI) -> None:
         return kafka_error_response(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid_body(_: Request, error: RequestValidationError) -> Response:
-        return invalid([_detail(found) for found in error.errors()])
+    async def invalid_body(request: Request, error: RequestValidationError) -> Response:
+        details = [_detail(found) for found in error.errors()]
+        content_type = request.headers.get("content-type", "")
+        if details[0]["field"] == "" and "json" not in content_type:
+            # Not read as JSON on purpose: a form on any web page could send that to a broker on localhost.
+            details[0]["message"] = "send JSON with the header Content-Type: application/json"
+        return invalid(details)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
@@ -84,14 +96,11 @@ def _handle_errors(app: FastAPI) -> None:
 
 def _detail(found: Any) -> dict[str, str]:
     """One of pydantic's findings, without its echo of the input, which may be no JSON (NaN) or very long."""
-    parts = [str(part) for part in found["loc"] if part not in ("body", "str", "Query")]
+    parts = [str(part) for part in found["loc"][1:]]  # the first is "body"
     kind = found["type"]
-    if kind == "extra_forbidden":
-        message = "unknown field"
-    elif kind == "json_invalid":
+    if kind == "json_invalid":
         return {"field": "", "message": f"not JSON: {found['ctx']['error']}", "type": kind}
-    else:
-        message = str(found["msg"]).removeprefix("Value error, ")
+    message = _MESSAGES.get(kind, str(found["msg"]).removeprefix("Value error, "))
     return {"field": ".".join(parts), "message": message, "type": kind}
 
 

@@ -14,7 +14,7 @@ EVERY_PARTITION = -1
 
 def search_request(topic: str, body: SearchBody) -> SearchRequest:
     """Raises KafkaError with the codes of search-api.md, naming the field."""
-    queries = body.queries if body.queries is not None else [body.query or ""]
+    queries = body.queries if body.query is None else [body.query]
     if not queries:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "queries: at least one is needed")
     conditions = body.filter or Filter()
@@ -46,9 +46,7 @@ def search_request(topic: str, body: SearchBody) -> SearchRequest:
     )
 
 
-def _query(query: str | Query) -> SearchQuery:
-    if isinstance(query, str):
-        return SearchQuery(text=query)
+def _query(query: Query) -> SearchQuery:
     return SearchQuery(
         **_point(query),
         positive=tuple(SearchQuery(**_point(example)) for example in query.positive),
