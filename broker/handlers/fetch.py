@@ -176,7 +176,8 @@ class _Fetch:
             log = self._log(partition)
             if not isinstance(log, PartitionLog):
                 # As in Kafka, a partition that does not exist ends no wait, and comes last in the answer.
-                unknown.append((partition, _absent(partition, log), 0))
+                absent = _absent if self._timer is None else _failed
+                unknown.append((partition, absent(partition, log), 0))
                 continue
             self._logs.append(log)
             try:

@@ -1,5 +1,6 @@
 """Produce (0): checks batches, appends them, answers when they are as durable as configured."""
 
+import struct
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -8,11 +9,13 @@ from broker.deferred import Deferred
 from broker.registry import api
 from broker.topics import Topic
 from protocol.api_keys import ApiKey
+from protocol.crc import crc32c
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import ProduceRequest, ProduceResponse
 from protocol.record_batch import (
     BATCH_OVERHEAD,
     BatchHeader,
+    Compression,
     Record,
     UnreadableBatch,
     iterate_records,
@@ -30,7 +33,9 @@ NO_TIMESTAMP = -1
 # each record, which for 100-byte records would double the price of a megabyte.
 WALKED_RECORDS_MAX = 32
 SMALLEST_RECORD_BYTES = 6  # attributes, two deltas, two null lengths, a header count
-ATTRIBUTES_POSITION, TRANSACTIONAL = 22, 0x10
+# The low byte of a batch's attributes; its checksum.
+ATTRIBUTES_POSITION, CRC_POSITION = 22, 17
+TRANSACTIONAL, LOG_APPEND_TIME = 0x10, 0x08
 
 # Refused before the log looked at the batch; with them the answer's log_start_offset stays unknown, as in Kafka.
 _BEFORE_LOG = frozenset(
@@ -197,7 +202,9 @@ class _Produce:
         config = log.config
         if self._request.acks not in ACKS or topic.internal:
             self._check_target(topic, records)
-        transactional = records is not None and len(records) > ATTRIBUTES_POSITION and records[22] & TRANSACTIONAL
+        transactional = (
+            records is not None and len(records) > ATTRIBUTES_POSITION and records[ATTRIBUTES_POSITION] & TRANSACTIONAL
+        )
         if transactional and self._request.transactional_id is None:
             raise RequestRefused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
         batch = parse_produced(records, version=self._context.api_version, max_message_bytes=config.max_message_bytes)
@@ -217,6 +224,10 @@ class _Produce:
             or batch.base_timestamp < self._now_ms - config.message_timestamp_before_max_ms
         ):
             self._check_timestamps(log, records)
+        elif batch.log_append_time:
+            _clear_log_append_time(records, batch)
+        if batch.compression > Compression.ZSTD:
+            raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)  # Kafka's own answer to a codec that does not exist
         if batch.record_count <= WALKED_RECORDS_MAX and not batch.compression:
             _check_lengths(records, batch)
         if "compact" in config.cleanup_policy:
@@ -251,6 +262,14 @@ def _refuse_where(records: memoryview, is_wrong: Callable[[Record], bool], code:
     indexes = [index for index, record in enumerate(iterate_records(records)) if is_wrong(record)]
     if indexes:
         raise InvalidRecords(code, message, indexes)
+
+
+def _clear_log_append_time(records: memoryview, batch: BatchHeader) -> None:
+    """The topic keeps the producer's times, so the batch must not say that they are the broker's."""
+    batch.attributes &= ~LOG_APPEND_TIME
+    struct.pack_into(">h", records, ATTRIBUTES_POSITION - 1, batch.attributes)
+    batch.crc = crc32c(records[ATTRIBUTES_POSITION - 1 : batch.size])
+    struct.pack_into(">I", records, CRC_POSITION, batch.crc)
 
 
 def _check_lengths(records: memoryview, batch: BatchHeader) -> None:
