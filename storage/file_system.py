@@ -95,6 +95,11 @@ class FileSystem(Protocol):
         ...
 
     def sync_directory(self, path: Path) -> None: ...
+
+    def sync_all(self, path: Path) -> None:
+        """Return when every file and directory of the file system that holds `path` is on the disk."""
+        ...
+
     def rename(self, source: Path, target: Path) -> None: ...
     def remove(self, path: Path) -> None: ...
 
@@ -248,6 +253,17 @@ class OsFileSystem:
         finally:
             os.close(descriptor)
 
+    def sync_all(self, path: Path) -> None:
+        """syncfs, which reports write errors since Linux 5.8; sync() elsewhere."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if _syncfs is None:
+                os.sync()
+            elif _syncfs(descriptor) != 0:
+                raise OSError(ctypes.get_errno(), "syncfs failed", str(path))
+        finally:
+            os.close(descriptor)
+
     def rename(self, source: Path, target: Path) -> None:
         """Atomically, replacing a file at the target."""
         source.replace(target)
@@ -290,14 +306,16 @@ class OsFileSystem:
         return file
 
 
-def _find_fallocate() -> "ctypes._NamedFuncPointer | None":
-    """glibc's fallocate: Python offers only posix_fallocate, which changes the file's size."""
+def _find_function(name: str, *arguments: type[ctypes.c_int | ctypes.c_longlong]) -> "ctypes._NamedFuncPointer | None":
+    """A function of the C library that Python does not offer; None where there is none."""
     try:
-        function = ctypes.CDLL(None).fallocate
+        function: ctypes._NamedFuncPointer = getattr(ctypes.CDLL(None, use_errno=True), name)
     except (AttributeError, OSError):
         return None
-    function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong]
+    function.argtypes = arguments
     return function
 
 
-_fallocate = _find_fallocate()
+# Python offers only posix_fallocate, which changes the file's size.
+_fallocate = _find_function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong)
+_syncfs = _find_function("syncfs", ctypes.c_int)

@@ -25,6 +25,8 @@ from storage.write_behind import WriteBehind
 
 LOCK_NAME = ".lock"
 WAL_DIRECTORY = "wal"
+MAINTAINED_LOGS = 256
+"""Logs looked at in one call of `maintain` (a millisecond): the next calls take the others."""
 Post = Callable[[Callable[[], None]], None]
 
 
@@ -52,6 +54,7 @@ class LogManager:
         self._wal: Wal
         self._write_behind: WriteBehind
         self._closed = False
+        self._unmaintained: list[PartitionLog] = []
         self.failed: Exception | None = None
         """The disk failed: nothing is acknowledged any more."""
         self.on_failure: Callable[[Exception], None] = lambda _: None
@@ -132,8 +135,12 @@ class LogManager:
         if self.failed is not None or self._closed:
             return
         now_ms = self._clock.time_ms()
-        for log in list(self._logs.values()):
-            if log.segments and not log.flushing:
+        if not self._unmaintained:
+            self._unmaintained = list(self._logs.values())
+        logs = self._unmaintained[-MAINTAINED_LOGS:]
+        del self._unmaintained[-MAINTAINED_LOGS:]
+        for log in logs:
+            if log.segments and not log.flushing and not log.deleted:
                 self._maintain_log(log, now_ms)
         self._write_behind.tick()
         self._check_space()

@@ -16,6 +16,7 @@ bad frame before it is damage and not the torn end of the log. The salt keeps a 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from protocol.crc import crc32c
 from storage.file_system import Buffer
@@ -52,8 +53,7 @@ class Generation:
         return self.number.to_bytes(8, "big") + self.salt
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One record batch or control message in a frame."""
 
     topic_id: bytes

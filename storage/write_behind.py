@@ -26,6 +26,10 @@ from storage.worker import Worker
 
 SLICE_LOGS = 64
 """Logs planned in one turn of the loop: about a millisecond."""
+FLUSH_LOG_BYTES = 32 << 10
+"""Worth a write of its own: with many busy logs a round waits until each has about this much."""
+BACKLOG_BYTES = 16 << 20
+"""Beyond it the loop writes behind itself: the thread does not get enough of a busy core, and the WAL would grow."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -87,6 +91,9 @@ class WriteBehind:
         self._wanted: _Round | None = None
         self._preparing_spare = False
         self._unflushed_bytes = 0
+        """Since the last round began."""
+        self._backlog_bytes = 0
+        """In the WAL only."""
         self._checkpoint_bytes = 0
         self._checkpoint_time = self._sync_time = clock.monotonic()
         self.disk_full: OSError | None = None
@@ -102,9 +109,16 @@ class WriteBehind:
         for log in group.end_offsets:
             dirty[log] = None  # type: ignore[index]  # the WAL knows logs only as Appended
         self._unflushed_bytes += size
+        self._backlog_bytes += size
         self._checkpoint_bytes += size
         if self._unflushed_bytes >= self._config.flush_bytes and self.idle:
-            self.request(checkpoint=self._checkpoint_bytes >= self._config.checkpoint_bytes)
+            self._request_if_due()
+
+    def _request_if_due(self) -> None:
+        config = self._config
+        wanted = min(config.flush_bytes + len(self._dirty) * FLUSH_LOG_BYTES, config.checkpoint_bytes)
+        if self._unflushed_bytes >= wanted:
+            self.request(checkpoint=self._checkpoint_bytes >= config.checkpoint_bytes)
 
     def mark_dirty(self, log: PartitionLog) -> None:
         """Recovery found batches of this log in the WAL."""
@@ -205,7 +219,10 @@ class WriteBehind:
             cut.log.flushing = True
             sync = current.checkpoint and current.sync
             plans.append((cut, plan_flush(cut.log, cut.until_offset, checkpoint=current.checkpoint, sync=sync)))
-        self._worker.submit(lambda: self._run_slice(plans))
+        if self._backlog_bytes > BACKLOG_BYTES:
+            self._run_slice(plans)
+        else:
+            self._worker.submit(lambda: self._run_slice(plans))
 
     def _run_slice(self, plans: list[tuple[_Cut, list[SegmentWrite]]]) -> None:
         done: list[int] = []
@@ -233,6 +250,7 @@ class WriteBehind:
             finished = done[position] if position < len(done) else 0
             for write in writes[:finished]:
                 log.apply_write(write)
+                self._backlog_bytes -= write.size
             if finished < len(writes) or position >= len(done):
                 self._dirty[log] = None
             elif cut.producers is not None:
@@ -259,10 +277,12 @@ class WriteBehind:
     def _end_round(self) -> None:
         self._round = None
         self._prepare_spare()
+        if not self._dirty:
+            self._backlog_bytes = 0
         if self._wanted is not None:
             self._run_later(self._begin)
-        elif self.disk_full is None and self._unflushed_bytes >= self._config.flush_bytes:
-            self.request(checkpoint=self._checkpoint_bytes >= self._config.checkpoint_bytes)
+        elif self.disk_full is None:
+            self._request_if_due()
 
     # ------------------------------------------------------------------ checkpoint
 
@@ -283,11 +303,10 @@ class WriteBehind:
         failure: OSError | None = None
         try:
             if current.sync:
-                self._writer.sync_directories()
+                self._writer.sync(self._directory)
             write_checkpoint(self._file_system, self._directory, checkpoint, sync=current.sync)
             for path in removals:
-                self._writer.close(path)
-                self._file_system.remove(path)
+                self._writer.remove(path)
             while recyclable:
                 self._wal_files.recycle(recyclable[0])
                 del recyclable[0]
