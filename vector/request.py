@@ -1,0 +1,300 @@
+"""The one search request and response behind every door: Kafka API key 100, REST, later gRPC (design/search-api.md).
+
+A request that exists is well formed: the constructors check, and raise KafkaError INVALID_REQUEST or POLICY_VIOLATION (over a
+limit) with a message that starts with the field's name. What depends on the topic (partitions, dimensions) the service checks.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from protocol.errors import ErrorCode, KafkaError
+
+Float32 = npt.NDArray[np.float32]
+Mode = Literal["vector", "text", "hybrid"]
+Isolation = Literal["read_committed", "read_uncommitted"]
+
+QUERIES_MAX = 64
+LIMIT_MAX = 1000
+QUERY_TEXT_MAX = 65_536
+TIMEOUT_MS_MAX = 300_000
+EF_MAX = 4096
+EVERY_PARTITION = -1
+"""The partition of an offset range that holds in all partitions without a range of their own."""
+NO_TOPIC_ID = bytes(16)
+EMBEDDING_TRUNCATED, CHUNK, VALUE_CUT = 1, 2, 4
+"""Bits of `Hit.flags`."""
+
+
+class Include(IntFlag):
+    """What a hit carries beside its position and similarity; the numbers are those of key 100."""
+
+    NOTHING = 0
+    KEY = 1
+    VALUE = 2
+    HEADERS = 4
+    VECTOR = 8
+    COMPONENTS = 16
+
+
+DEFAULT_INCLUDE = Include.KEY | Include.VALUE | Include.HEADERS
+ALL_INCLUDE = DEFAULT_INCLUDE | Include.VECTOR | Include.COMPONENTS
+
+
+def invalid(field_name: str, reason: str) -> NoReturn:
+    """Raises KafkaError INVALID_REQUEST."""
+    raise KafkaError(ErrorCode.INVALID_REQUEST, f"{field_name}: {reason}")
+
+
+def not_supported(field_name: str) -> NoReturn:
+    """Raises KafkaError INVALID_REQUEST for what the design has and this version has not."""
+    invalid(field_name, "not supported yet")
+
+
+def _check_range(name: str, value: int, minimum: int, maximum: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        invalid(name, f"{value!r} is not an integer")
+    if value < minimum:
+        invalid(name, f"{value} is below {minimum}")
+    if value > maximum:
+        raise KafkaError(ErrorCode.POLICY_VIOLATION, f"{name}: {value} is above the limit of {maximum}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """Exactly one of: a text, a vector float32[d], or the (partition, offset) of a record whose like is looked for."""
+
+    text: str | None = None
+    vector: Float32 | None = None
+    record: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("text", "vector", "record") if getattr(self, name) is not None]
+        if len(given) != 1:
+            invalid(
+                "queries", f"a query has {' and '.join(given) or 'nothing'}; it must have one of text, vector, record"
+            )
+        if self.text is not None:
+            self._check_text(self.text)
+        if self.vector is not None:
+            self._check_vector(self.vector)
+        if self.record is not None:
+            _check_range("record.partition", self.record[0], 0, 2**31 - 1)
+            _check_range("record.offset", self.record[1], 0, 2**63 - 1)
+
+    def _check_text(self, text: str) -> None:
+        if not text.strip():
+            invalid("text", "is empty")
+        if len(text) > QUERY_TEXT_MAX:
+            raise KafkaError(
+                ErrorCode.POLICY_VIOLATION, f"text: {len(text)} characters are above the limit of {QUERY_TEXT_MAX}"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            invalid("text", "is not valid Unicode")
+
+    def _check_vector(self, vector: Float32) -> None:
+        if vector.ndim != 1 or not len(vector) or vector.dtype != np.float32:
+            invalid("vector", "is not a list of one or more float32 numbers")
+        if not np.isfinite(vector).all():
+            invalid("vector", "has a component that is NaN or infinite")
+
+
+def vector_from_bytes(data: bytes | memoryview) -> Float32:
+    """float32[d] from little-endian bytes; raises KafkaError INVALID_REQUEST."""
+    if not len(data) or len(data) % 4:
+        invalid("vector", f"{len(data)} bytes are not a whole number of float32 values")
+    return np.frombuffer(data, dtype="<f4").astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SearchRequest:
+    """One search of one topic; no queries: the state of the index is asked for.
+
+    `topic` or `topic_id` (16 bytes) names the topic. Timestamps in milliseconds, -1 for none; ranges are from inclusive to
+    exclusive, offset -1 for open. `min_offsets` and `latest` wait up to `max_wait_ms` until the index is that far; `timeout_ms` is
+    for embedding, searching and reading, on top of that wait. `filter`, `collapse`, `cursor` and the modes text and hybrid are
+    refused until they work: a condition silently ignored gives wrong answers.
+    """
+
+    topic: str | None = None
+    topic_id: bytes = NO_TOPIC_ID
+    queries: tuple[Query, ...] = ()
+    mode: Mode = "vector"
+    limit: int = 10
+    min_similarity: float | None = None
+    partitions: tuple[int, ...] | None = None
+    from_timestamp: int = -1
+    until_timestamp: int = -1
+    offset_ranges: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    filter: Mapping[str, Any] | None = None
+    collapse: str | None = None
+    min_offsets: Mapping[int, int] = field(default_factory=dict)
+    latest: bool = False
+    max_wait_ms: int = 0
+    partial_ok: bool = False
+    isolation_level: Isolation = "read_committed"
+    include: Include = DEFAULT_INCLUDE
+    max_value_bytes: int = -1
+    exact: bool = False
+    ef: int = -1
+    cursor: bytes | None = None
+    timeout_ms: int = 2000
+
+    def __post_init__(self) -> None:
+        if (self.topic is None) == (self.topic_id == NO_TOPIC_ID):
+            invalid("topic", "exactly one of name and id must be given")
+        self._check_supported()
+        if len(self.queries) > QUERIES_MAX:
+            raise KafkaError(
+                ErrorCode.POLICY_VIOLATION, f"queries: {len(self.queries)} are above the limit of {QUERIES_MAX}"
+            )
+        _check_range("limit", self.limit, 1, LIMIT_MAX)
+        if self.min_similarity is not None and not math.isfinite(self.min_similarity):
+            invalid("min_similarity", f"{self.min_similarity} is not a finite number")
+        if self.isolation_level not in ("read_committed", "read_uncommitted"):
+            invalid("isolation_level", f"{self.isolation_level!r} is neither read_committed nor read_uncommitted")
+        if int(self.include) & ~int(ALL_INCLUDE):
+            invalid("include", f"{int(self.include)} has unknown bits")
+        _check_range("max_value_bytes", self.max_value_bytes, -1, 2**31 - 1)
+        _check_range("ef", self.ef, -1, EF_MAX)
+        if self.ef == 0:
+            invalid("ef", "0 is below 1")
+        _check_range("max_wait_ms", self.max_wait_ms, 0, TIMEOUT_MS_MAX)
+        _check_range("timeout_ms", self.timeout_ms, 1, TIMEOUT_MS_MAX)
+        self._check_filters()
+
+    def _check_supported(self) -> None:
+        if self.mode not in ("vector", "text", "hybrid"):
+            invalid("mode", f"{self.mode!r} is none of vector, text, hybrid")
+        if self.mode != "vector":
+            not_supported(f"mode {self.mode}")
+        if self.filter:
+            not_supported(f"filter.{next(iter(self.filter))}")
+        if self.collapse is not None:
+            not_supported("collapse")
+        if self.cursor is not None:
+            not_supported("cursor")
+
+    def _check_filters(self) -> None:
+        if self.partitions is not None:
+            if not self.partitions:
+                invalid("partitions", "is an empty list; leave it out to search all partitions")
+            if len(set(self.partitions)) != len(self.partitions):
+                invalid("partitions", "names a partition twice")
+            for partition in self.partitions:
+                _check_range("partitions", partition, 0, 2**31 - 1)
+        _check_range("from_timestamp", self.from_timestamp, -1, 2**63 - 1)
+        _check_range("until_timestamp", self.until_timestamp, -1, 2**63 - 1)
+        if 0 <= self.until_timestamp < self.from_timestamp:
+            invalid("until_timestamp", f"{self.until_timestamp} lies before from_timestamp {self.from_timestamp}")
+        for partition, (low, high) in self.offset_ranges.items():
+            _check_range("offset_ranges.partition", partition, EVERY_PARTITION, 2**31 - 1)
+            _check_range("offset_ranges.from", low, -1, 2**63 - 1)
+            _check_range("offset_ranges.until", high, -1, 2**63 - 1)
+            if 0 <= high < low:
+                invalid("offset_ranges.until", f"{high} lies before from {low}")
+        for partition, offset in self.min_offsets.items():
+            _check_range("min_offsets.partition", partition, 0, 2**31 - 1)
+            _check_range("min_offsets.offset", offset, 0, 2**63 - 1)
+
+    def offset_range(self, partition: int) -> tuple[int, int]:
+        """(from inclusive, until exclusive) for a partition, -1 where open."""
+        return self.offset_ranges.get(partition, self.offset_ranges.get(EVERY_PARTITION, (-1, -1)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hit:
+    """One record found. `score` orders the hits, `similarity` is the model's; higher is better in both.
+
+    `key`, `value`, `headers` and `vector` (float32[d]) are there when the request includes them; a tombstone's value is None too.
+    """
+
+    partition: int
+    offset: int
+    leader_epoch: int
+    timestamp_ms: int
+    score: float
+    similarity: float | None
+    duplicates: int
+    flags: int
+    text_score: float | None = None
+    vector_rank: int | None = None
+    text_rank: int | None = None
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    vector: Float32 | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """The text was longer than the model reads; the vector stands for its beginning."""
+        return bool(self.flags & EMBEDDING_TRUNCATED)
+
+    @property
+    def chunk(self) -> bool:
+        """The best of several vectors of one long text."""
+        return bool(self.flags & CHUNK)
+
+    @property
+    def value_cut(self) -> bool:
+        """`value` holds only the first `max_value_bytes` bytes."""
+        return bool(self.flags & VALUE_CUT)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """The hits of one query, best first; `error` is set when this query alone failed."""
+
+    hits: list[Hit]
+    next_cursor: bytes | None = None
+    error: KafkaError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """Freshness of one partition: all below `indexed_offset` (exclusive) is searchable, skipped or failed. `lag_ms` is how long
+    the index has been behind the log, 0 when it is not. `indexed_offset` is -1 while the index loads."""
+
+    partition: int
+    log_start_offset: int
+    high_watermark: int
+    last_stable_offset: int
+    indexed_offset: int
+    lag_ms: int
+    failed: int
+    searched: bool
+    error: ErrorCode = ErrorCode.NONE
+
+    @property
+    def lag(self) -> int:
+        """Records that readers see and searches do not yet."""
+        return max(0, self.last_stable_offset - max(self.indexed_offset, self.log_start_offset))
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResponse:
+    """The answer: one result per query, how fresh each partition searched is, and where the time went.
+
+    `complete`: every partition asked for was searched and had all that `min_offsets` or `latest` asked for.
+    """
+
+    topic: str
+    topic_id: bytes
+    model: str | None
+    dimensions: int
+    metric: str
+    generation: int
+    complete: bool
+    embed_micros: int
+    wait_micros: int
+    search_micros: int
+    read_micros: int
+    results: list[QueryResult]
+    partitions: list[PartitionState]
