@@ -7,8 +7,7 @@ limit) with a message that starts with the field's name. What depends on the top
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntFlag
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -31,19 +30,9 @@ EMBEDDING_TRUNCATED, CHUNK, VALUE_CUT = 1, 2, 4
 """Bits of `Hit.flags`."""
 
 
-class Include(IntFlag):
-    """What a hit carries beside its position and similarity; the numbers are those of key 100."""
-
-    NOTHING = 0
-    KEY = 1
-    VALUE = 2
-    HEADERS = 4
-    VECTOR = 8
-    COMPONENTS = 16
-
-
-DEFAULT_INCLUDE = Include.KEY | Include.VALUE | Include.HEADERS
-ALL_INCLUDE = DEFAULT_INCLUDE | Include.VECTOR | Include.COMPONENTS
+INCLUDE = frozenset({"key", "value", "headers", "vector", "scores"})
+"""What a hit may carry beside its position and similarity."""
+DEFAULT_INCLUDE = frozenset({"key", "value", "headers"})
 
 
 def invalid(field_name: str, reason: str) -> NoReturn:
@@ -72,8 +61,12 @@ class Query:
     text: str | None = None
     vector: Float32 | None = None
     record: tuple[int, int] | None = None
+    positive: tuple["Query", ...] = ()
+    negative: tuple["Query", ...] = ()
 
     def __post_init__(self) -> None:
+        if self.positive or self.negative:
+            not_supported("positive" if self.positive else "negative")
         given = [name for name in ("text", "vector", "record") if getattr(self, name) is not None]
         if len(given) != 1:
             invalid(
@@ -133,17 +126,17 @@ class SearchRequest:
     from_timestamp: int = -1
     until_timestamp: int = -1
     offset_ranges: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    filter: Mapping[str, Any] | None = None
+    filter: str | None = None
     collapse: str | None = None
     min_offsets: Mapping[int, int] = field(default_factory=dict)
     latest: bool = False
     max_wait_ms: int = 0
     partial_ok: bool = False
     isolation_level: Isolation = "read_committed"
-    include: Include = DEFAULT_INCLUDE
-    max_value_bytes: int = -1
+    include: frozenset[str] = DEFAULT_INCLUDE
+    max_value_bytes: int | None = None
     exact: bool = False
-    ef: int = -1
+    ef: int | None = None
     cursor: bytes | None = None
     timeout_ms: int = 2000
 
@@ -160,12 +153,12 @@ class SearchRequest:
             invalid("min_similarity", f"{self.min_similarity} is not a finite number")
         if self.isolation_level not in ("read_committed", "read_uncommitted"):
             invalid("isolation_level", f"{self.isolation_level!r} is neither read_committed nor read_uncommitted")
-        if int(self.include) & ~int(ALL_INCLUDE):
-            invalid("include", f"{int(self.include)} has unknown bits")
-        _check_range("max_value_bytes", self.max_value_bytes, -1, 2**31 - 1)
-        _check_range("ef", self.ef, -1, EF_MAX)
-        if self.ef == 0:
-            invalid("ef", "0 is below 1")
+        for name in self.include - INCLUDE:
+            invalid("include", f"{name!r} is none of {', '.join(sorted(INCLUDE))}")
+        if self.max_value_bytes is not None:
+            _check_range("max_value_bytes", self.max_value_bytes, 0, 2**31 - 1)
+        if self.ef is not None:
+            _check_range("ef", self.ef, 1, EF_MAX)
         _check_range("max_wait_ms", self.max_wait_ms, 0, TIMEOUT_MS_MAX)
         _check_range("timeout_ms", self.timeout_ms, 1, TIMEOUT_MS_MAX)
         self._check_filters()
@@ -175,8 +168,8 @@ class SearchRequest:
             invalid("mode", f"{self.mode!r} is none of vector, text, hybrid")
         if self.mode != "vector":
             not_supported(f"mode {self.mode}")
-        if self.filter:
-            not_supported(f"filter.{next(iter(self.filter))}")
+        if self.filter is not None:
+            not_supported(f"filter {self.filter[:200]}")
         if self.collapse is not None:
             not_supported("collapse")
         if self.cursor is not None:
