@@ -50,7 +50,7 @@ _VectorField = Annotated[
     typer.Option(
         "--vector-field",
         metavar="FIELD",
-        help="What is embedded: value, key, header:NAME or $.path.",
+        help="What is embedded: value, key or header:NAME.",
         show_default=False,
     ),
 ]
