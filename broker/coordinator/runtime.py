@@ -93,7 +93,7 @@ class GroupCoordinator:
             self._apply(entry, entry.group.resume())
         self._topics.observers.append(self)
         self._logs.commit()
-        self._maintain()
+        self._schedule_maintenance()
         logger.info("groups loaded", count=len(self._entries))
 
     def stop(self) -> None:
@@ -390,6 +390,9 @@ class GroupCoordinator:
         for partition_log, offset, sequence in self._journal.rewrite(self._live_records()):
             self._logs.when_durable(sequence, partial(_forget_before, partition_log, offset))
         self._logs.commit()
+        self._schedule_maintenance()
+
+    def _schedule_maintenance(self) -> None:
         interval_s = self._config.offsets_retention_check_interval_ms / 1000
         self._maintenance = self._scheduler.call_later(interval_s, self._maintain)
 

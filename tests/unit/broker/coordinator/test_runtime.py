@@ -1,0 +1,221 @@
+"""The group coordinator on a real log: what is answered is durable, what is durable comes back."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.coordinator import journal
+from broker.coordinator.group_state import GroupState
+from broker.coordinator.journal import OFFSETS_TOPIC
+from protocol.errors import ErrorCode, KafkaError
+from protocol.messages import LeaveGroupRequest
+from tests.unit.broker.coordinator.simulation import value
+from tests.unit.broker.coordinator.world import World
+
+RETENTION_MS = 7 * 24 * 3_600_000
+CHECK_MS = 600_000
+
+
+@pytest.fixture
+def worlds(tmp_path: Path) -> Iterator[list[World]]:
+    """The worlds a test opens; the first one is open already and has the topic `t`."""
+    opened = [World(tmp_path / "0")]
+    opened[0].topics.create("t", 4, {})
+    yield opened
+    for world in opened:
+        world.hold(False)
+        world.close()
+
+
+def restarted(worlds: list[World], tmp_path: Path) -> World:
+    worlds.append(worlds[-1].killed(tmp_path / str(len(worlds))))
+    return worlds[-1]
+
+
+def test_a_commit_is_answered_when_it_is_durable(worlds) -> None:
+    """Neither the commit nor a later fetch is answered before the disk has it."""
+    world = worlds[0]
+    world.groups.ensure_ready()
+    world.turn()
+    world.hold(True)
+    committed = world.commit("g", "t", 0, 5)
+    fetched: list[ErrorCode] = []
+    world.groups.when_offsets_durable(["g"], fetched.append)
+    assert not committed.resolved
+    assert fetched == []
+    world.hold(False)
+    assert value(committed) == 0
+    assert fetched == [ErrorCode.NONE]
+
+
+def test_an_assignment_is_answered_when_it_is_durable(worlds) -> None:
+    """SyncGroup's answer waits for the generation's record."""
+    world = worlds[0]
+    joined = world.join("g")
+    world.pass_time(0)
+    world.hold(True)
+    answer = world.sync("g", value(joined).member_id, 1, b"x")
+    assert not answer.resolved
+    world.hold(False)
+    assert value(answer).assignment == b"x"
+
+
+def test_kill_keeps_offsets_members_and_generation(worlds, tmp_path) -> None:
+    """After kill -9 members heartbeat on with the same generation and offsets are where they were."""
+    world = worlds[0]
+    member = world.stable("g")
+    assert value(world.commit("g", "t", 1, 42, member)) == 0
+    assert value(world.commit("simple", "t", 0, 7)) == 0
+    before = world.state()
+    again = restarted(worlds, tmp_path)
+    assert again.state() == before
+    assert again.heartbeat("g", member) == 0
+    assert value(again.sync("g", *member)).assignment == b"assigned"
+    again.pass_time(10_001)
+    assert again.groups.group("g").state is GroupState.EMPTY
+
+
+def test_a_deleted_group_stays_deleted(worlds, tmp_path) -> None:
+    """DeleteGroups takes offsets and generation with it, for good; a group with members is refused."""
+    world = worlds[0]
+    member = world.stable("g")
+    world.commit("g", "t", 1, 42, member)
+    assert value(world.groups.delete_group("g")) == ErrorCode.NON_EMPTY_GROUP
+    assert value(world.groups.delete_group("nope")) == ErrorCode.GROUP_ID_NOT_FOUND
+    world.groups.leave("g", [LeaveGroupRequest.MemberIdentity(member_id=member[0])])
+    deleted = world.groups.delete_group("g")
+    world.turn()
+    assert value(deleted) == 0
+    assert restarted(worlds, tmp_path).state() == {}
+
+
+def test_offsets_go_with_their_topic(worlds, tmp_path) -> None:
+    """A topic's offsets are deleted with it, also when the broker is killed between the two."""
+    world = worlds[0]
+    world.topics.create("u", 1, {})
+    world.commit("g", "t", 0, 5, topic_id=world.topics.get("t").topic_id)
+    world.commit("g", "u", 0, 6, topic_id=world.topics.get("u").topic_id)
+    world.topics.observers.remove(world.groups)  # killed before the group hears of it
+    world.topics.delete("t")
+    world.topics.create("t", 1, {})
+    again = restarted(worlds, tmp_path)
+    assert again.groups.offsets("g").topics() == ["u"]
+    again.topics.delete("u")
+    again.turn()
+    assert not again.groups.offsets("g")
+    assert restarted(worlds, tmp_path).state() == {}
+
+
+def test_single_offsets_are_deleted(worlds) -> None:
+    """OffsetDelete removes what nobody reads; the group itself is checked first."""
+    world = worlds[0]
+    world.commit("g", "t", 0, 5)
+    deleted = world.groups.delete_offsets("g", [("t", 0), ("t", 3)])
+    world.turn()
+    assert value(deleted) == [0, 0]
+    assert not world.groups.offsets("g")
+    for group_id, code in (("", 24), ("nope", 69)):
+        with pytest.raises(KafkaError) as refused:
+            world.groups.delete_offsets(group_id, [])
+        assert refused.value.code == code
+
+
+def test_retention(worlds, tmp_path) -> None:
+    """Offsets of an unused group expire, and the group with its last one; a live group keeps what it reads."""
+    world = worlds[0]
+    world.commit("unused", "t", 0, 5)
+    world.commit("short", "t", 0, 5, expire_timestamp_ms=world.clock.now_ms + 1)
+    world.pass_time(CHECK_MS)
+    assert [group.group_id for group in world.groups.groups()] == ["unused"]
+    world.pass_time(RETENTION_MS - 2 * CHECK_MS)
+    assert world.groups.offsets("unused")
+    world.pass_time(2 * CHECK_MS)
+    assert world.state() == {}
+    assert restarted(worlds, tmp_path).state() == {}
+
+
+def test_old_records_are_dropped(worlds, tmp_path, monkeypatch) -> None:
+    """The log of a busy group stays in proportion to what it holds, and says the same after it was shortened."""
+    monkeypatch.setattr(journal, "REWRITE_RECORDS_MIN", 50)
+    world = worlds[0]
+    member = world.stable("g")
+    for offset in range(200):
+        world.commit("g", "t", offset % 4, offset, member)
+        world.heartbeat("g", member)
+    world.commit("other", "t", 0, 1)
+    for _ in range(CHECK_MS // 5000):
+        world.pass_time(5000)
+        world.heartbeat("g", member)
+    held = sum(log.log_end_offset - log.log_start_offset for log in world.topics.get(OFFSETS_TOPIC).partitions)
+    assert held < 20
+    assert restarted(worlds, tmp_path).state() == world.state()
+
+
+def test_a_refusing_log_changes_no_offsets(worlds) -> None:
+    """When the log takes nothing (disk full), clients are told to look for the coordinator again; offsets stay."""
+    world = worlds[0]
+    member = world.stable("g")
+    world.commit("g", "t", 0, 5, member)
+    world.logs._services.refusal = KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "full")
+    assert value(world.commit("g", "t", 0, 6, member)) == ErrorCode.NOT_COORDINATOR
+    assert world.groups.offsets("g").get("t", 0).offset == 5
+    assert value(world.groups.delete_group("simple")) == ErrorCode.GROUP_ID_NOT_FOUND
+    joined = world.join("new")
+    world.pass_time(0)
+    assert value(world.sync("new", value(joined).member_id, 1)).error_code == ErrorCode.NOT_COORDINATOR
+    world.logs._services.refusal = None
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"group_id": ""}, 24),
+        ({"group_id": "x" * 40_000}, 24),
+        ({"session_timeout_ms": 5999}, 26),
+        ({"session_timeout_ms": 1_800_001}, 26),
+        ({"group_instance_id": "x" * 40_000}, 42),
+        ({"protocol_type": ""}, 23),
+        ({"protocols": []}, 23),
+        ({"member_id": "nobody"}, 25),
+    ],
+)
+def test_bad_joins_leave_nothing_behind(worlds, fields, code) -> None:
+    """A JoinGroup that cannot be accepted, or could not be stored, creates no group."""
+    group_id = fields.pop("group_id", "g")
+    assert value(worlds[0].join(group_id, **fields)).error_code == code
+    assert worlds[0].state() == {}
+
+
+def test_a_long_client_id_is_cut_in_the_member_id(worlds) -> None:
+    """Member ids stay short enough to be stored, whatever the client calls itself."""
+    answer = value(worlds[0].join("g", version=9))
+    assert answer.error_code == 79
+    assert len(answer.member_id) < 300
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_replay_gives_the_same_state(worlds, tmp_path, seed) -> None:
+    """Whatever was committed, deleted, joined and left, a restart has the same groups and offsets."""
+    world, chance = worlds[0], random.Random(seed)
+    members: dict[str, tuple[str, int]] = {}
+    for step in range(150):
+        group_id = f"g{chance.randrange(5)}"
+        match chance.randrange(6):
+            case 0 if group_id not in members:
+                members[group_id] = world.stable(group_id)
+            case 1 if group_id in members:
+                world.groups.leave(group_id, [LeaveGroupRequest.MemberIdentity(member_id=members.pop(group_id)[0])])
+            case 2 if group_id not in members:
+                world.groups.delete_group(group_id)
+            case 3:
+                world.topics.delete("t")
+                world.topics.create("t", 4, {})
+            case _:
+                topic_id = world.topics.get("t").topic_id
+                member = members.get(group_id, ("", -1))
+                assert value(world.commit(group_id, "t", chance.randrange(4), step, member, topic_id=topic_id)) == 0
+        world.turn()
+    before = {group_id: state for group_id, state in world.state().items() if state != (None, [])}
+    assert restarted(worlds, tmp_path).state() == before
