@@ -5,15 +5,19 @@ Decoding raises nothing but `MalformedMessage`. Bytes behind a whole message are
 
 import struct
 from functools import cache
+from types import ModuleType
 from typing import Any
 
-from protocol import schema
+from protocol import fast_fetch, fast_produce, schema
 from protocol.api_keys import ApiKey
 from protocol.decoder import Decode, compile_decoder
 from protocol.encoder import Encode, compile_encoder
 from protocol.errors import MalformedMessage
 from protocol.messages import Message, message_class
 from protocol.wire import Buffer
+
+_FAST: dict[int, ModuleType] = {ApiKey.PRODUCE: fast_produce, ApiKey.FETCH: fast_fetch}
+"""Codecs written by hand, in front of the compiled ones."""
 
 _decoders: dict[tuple[int, int, str], Decode] = {}
 _encoders: dict[tuple[int, int, str], Encode] = {}
@@ -94,12 +98,18 @@ def _encode(encode: Encode, message: Message, version: int) -> list[Buffer]:
 
 def _decoder(key: int, version: int, direction: str) -> Decode:
     compiled = _compiled_decoder(f"{_message_name(key)}{direction}", version)
+    fast = _FAST.get(key)
+    if fast and direction == "Request" and version in fast.FLEXIBLE_VERSIONS:
+        compiled = fast.decoder(version, compiled)
     _decoders[key, version, direction] = compiled
     return compiled
 
 
 def _encoder(key: int, version: int, direction: str) -> Encode:
     compiled = _compiled_encoder(f"{_message_name(key)}{direction}", version)
+    fast = _FAST.get(key)
+    if fast and direction == "Response" and version in fast.FLEXIBLE_VERSIONS:
+        compiled = fast.encoder(version, compiled)
     _encoders[key, version, direction] = compiled
     return compiled
 

@@ -7,7 +7,7 @@ the version lacks are left out silently, so that handlers can fill them for ever
 from collections.abc import Callable
 from typing import Any
 
-from protocol.messages import Message, message_class
+from protocol.messages import Message
 from protocol.schema import Field, Struct
 from protocol.schema import Message as Schema
 from protocol.wire import FORMATS, Buffer, prepared, record_buffers, unsigned_varint
@@ -18,7 +18,7 @@ Encode = Callable[[Message], list[Buffer]]
 
 def compile_encoder(schema: Schema, version: int) -> Encode:
     """The encoder of one version of `schema`."""
-    writer = _EncoderWriter(version, version in schema.flexible, message_class(schema.root.name))
+    writer = _EncoderWriter(version, version in schema.flexible)
     writer.struct(schema.root, "m")
     return writer.finish(f"<encode {schema.root.name} v{version}>")
 
@@ -26,10 +26,9 @@ def compile_encoder(schema: Schema, version: int) -> Encode:
 class _EncoderWriter:
     """Writes the source; `pending` are fixed-size writes that are merged into one `pack`, `append` is where they go."""
 
-    def __init__(self, version: int, flexible: bool, root: type[Message]) -> None:
+    def __init__(self, version: int, flexible: bool) -> None:
         self.version = version
         self.flexible = flexible
-        self.root = root
         self.scope: dict[str, Any] = {
             "uv": unsigned_varint,
             "record_buffers": record_buffers,
@@ -117,8 +116,8 @@ class _EncoderWriter:
         if field.array:
             return f"{value} is None or {value}" if self.version in field.nullable else f"{value}"
         assert field.struct is not None
-        self.scope[f"default_{field.struct.name}"] = getattr(self.root, field.struct.name)()
-        return f"{value} != default_{field.struct.name}"
+        members = [member for member in field.struct.fields if self.version in member.versions]
+        return " or ".join(f"({self.differs(member, f'{value}.{member.name}')})" for member in members)
 
     def field(self, field: Field, source: str) -> None:
         """Writes the value that the expression `source` yields."""

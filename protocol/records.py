@@ -42,6 +42,7 @@ def iterate_records(batch: memoryview) -> Iterator[Record]:
     base_offset, base_timestamp = header.base_offset, header.base_timestamp
     append_time = header.max_timestamp if header.log_append_time else None
     position = 0
+    new_record = tuple.__new__
     try:
         for _ in range(header.record_count):
             size, start = _varint(payload, position)
@@ -57,7 +58,7 @@ def iterate_records(batch: memoryview) -> Iterator[Record]:
             if position != start + size:
                 raise _invalid(f"a record of {size} bytes that takes {position - start}")
             timestamp = base_timestamp + timestamp_delta if append_time is None else append_time
-            yield Record(base_offset + offset_delta, timestamp, key, value, headers)
+            yield new_record(Record, (base_offset + offset_delta, timestamp, key, value, headers))
     except IndexError as error:
         raise _invalid("the batch ends within a record") from error
     if position != len(payload):

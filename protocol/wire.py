@@ -47,6 +47,18 @@ def read_unsigned_varint(data: memoryview, position: int) -> tuple[int, int]:
             raise MalformedMessage("an unsigned varint is longer than 5 bytes")
 
 
+def long_varint(first: int, data: memoryview, position: int) -> tuple[int, int]:
+    """(value, next position) of a varint whose first byte, before `position`, is known; value 0 if it takes over 4 bytes."""
+    value = first & 0x7F
+    for shift in (7, 14, 21):
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    return 0, position
+
+
 def _unsigned_varint(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:
