@@ -263,7 +263,7 @@ class PartitionState:
     lag_ms: int
     failed: int
     searched: bool
-    error: ErrorCode = ErrorCode.NONE
+    error_code: ErrorCode = ErrorCode.NONE
 
     @property
     def lag(self) -> int:

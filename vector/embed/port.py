@@ -1,0 +1,82 @@
+"""What an embedding provider is, and how it fails (design/vector.md, Providers and Failures)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Kind = Literal["query", "passage"]
+
+
+class Embedder(Protocol):
+    """A model that turns texts into vectors. Safe to call from several threads at once.
+
+    `name` is what `vector.embedding.model` says, `revision` changes whenever the vectors would; together with `dimensions` they say
+    which vectors may be compared.
+    """
+
+    name: str
+    revision: str
+    dimensions: int
+    max_tokens: int
+    texts_per_call: int
+    """The most texts of one `embed` call."""
+    calls_at_once: int
+    """How many calls make sense in parallel."""
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Float32:
+        """float32[n, d] in the order of `texts`, all finite and not zero. Raises EmbedError."""
+        ...
+
+    def fit(self, text: str) -> tuple[str, bool]:
+        """The part of a text that the model reads, and whether that is less than all of it."""
+        ...
+
+
+class EmbedError(Exception):
+    """Base of what can go wrong with a call; the message is for people and holds no secret."""
+
+
+class TransientError(EmbedError):
+    """Trying again later may help: overload, time-outs, connections. `retry_after_s` is what the server asked for."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PausedError(EmbedError):
+    """Only a person can help: a wrong key, no quota left, no such model."""
+
+
+class PoisonError(EmbedError):
+    """The server refuses the input; when there were several texts, bisecting finds the one."""
+
+
+class ModelMissingError(PausedError):
+    """The model is not on this machine; the message says how to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedSettings:
+    """What the broker's configuration says about providers. Times in seconds, `threads` 0: all cores.
+
+    `openai_key` comes from the environment or a file; it is never shown.
+    """
+
+    model_directory: str
+    threads: int = 0
+    openai_base_url: str | None = None
+    openai_key: str | None = None
+    timeout_s: float = 30.0
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, object]) -> "EmbedSettings":
+        """The inverse of `dataclasses.asdict`, for the channel."""
+        return cls(**message)  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return f"EmbedSettings(model_directory={self.model_directory!r}, openai_base_url={self.openai_base_url!r})"
