@@ -141,7 +141,7 @@ class PartitionLog:
         self.tail = Tail(0)
         self.segments: list[Segment] = []
         self.dirty_segments: dict[Segment, None] = {}
-        """Changed since the last checkpoint."""
+        """Written to since they were last synced."""
         self.flushing = False
         """The write-behind thread has a plan for it."""
         self.saved_state = b""
@@ -318,6 +318,7 @@ class PartitionLog:
             self.segments.append(segment)
         if write.index is not None:
             segment.saved_index_count, segment.saved_time_count = segment.index_count, segment.time_count
+        if write.sync:
             self.dirty_segments.pop(segment, None)
         else:
             self.dirty_segments[segment] = None

@@ -74,7 +74,9 @@ class LogManager:
 
         `post` runs a callback on the event loop, from any thread. Raises DirectoryLocked, CorruptStorage, OSError.
         """
-        file_system.make_directory(directory)
+        if not file_system.exists(directory):
+            file_system.make_directory(directory)
+            file_system.sync_directory(directory.parent)
         manager = cls(directory, config, clock, file_system, post, new_worker)
         try:
             manager._recover()
@@ -192,11 +194,11 @@ class LogManager:
         if trusted:
             for log in self._logs.values():
                 check.check(log)
-        self._settle(replayed)
         self._start(checkpoint, replayed, replay)
+        self._settle(replayed)
 
     def _settle(self, replayed: ReplayedWal) -> None:
-        """Make durable what readers are about to see, and remove what must not come back."""
+        """Make durable what readers are about to see, and remove what must not come back; before the first append."""
         for file in replayed.stale:
             self._wal_files.discard(file)
         if self._config.sync != "os":

@@ -80,7 +80,7 @@ class Replay:
 
 def replay_wal(files: list[WalFile], checkpoint: Checkpoint, apply: Callable[[Entry, WalFile], None]) -> ReplayedWal:
     """Walk the frames in sequence, from `checkpoint.replay_from` on; CorruptStorage if synced frames are missing."""
-    if not checkpoint.clean and all(file.generation.number != checkpoint.wal_generation for file in files):
+    if not checkpoint.clean and all(file.generation.number < checkpoint.wal_generation for file in files):
         path = files[0].path.parent if files else Path("wal")
         raise CorruptStorage(path, 0, f"WAL file {checkpoint.wal_generation} is missing")
     firsts = [(frame.sequence, file) for file in files if (frame := _first_frame(file)) is not None]

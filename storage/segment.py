@@ -86,6 +86,9 @@ class Segment:
 
     def extend(self, write: "SegmentWrite") -> None:
         """Account for batches that have been written to the files."""
+        self.sealed = self.sealed or write.seals
+        if not write.size:
+            return
         assert self.offsets is not None
         self.size += write.size
         self.end_offset = write.end_offset
@@ -100,7 +103,6 @@ class Segment:
         self.time_offsets.extend(write.time_offsets)
         self.index_count = len(self.offsets)
         self.time_count = len(self.timestamps)
-        self.sealed = self.sealed or write.seals
 
     def load_indexes(self, file_system: FileSystem, log: memoryview) -> None:
         """Read the indexes, or rebuild them from the batches if a file is damaged: they are derived."""
@@ -143,8 +145,8 @@ class Segment:
         self.saved_index_count = self.saved_time_count = 0
 
     def unload_indexes(self) -> None:
-        """Free the memory of indexes that are saved in full (2 MB per GiB of log)."""
-        if self.saved_index_count == self.index_count and self.saved_time_count == self.time_count:
+        """Free the memory of indexes that are complete and saved (2 MB per GiB of log)."""
+        if self.sealed and self.saved_index_count == self.index_count and self.saved_time_count == self.time_count:
             self.offsets = None
             self.positions, self.timestamps, self.time_offsets = array("i"), array("q"), array("i")
 

@@ -46,8 +46,9 @@ class SegmentWriter:
         for content, ending in ((write.index, ".index"), (write.time_index, ".timeindex")):
             if content is not None and content[1]:
                 self._write_index(segment.path(ending), content)
-                if write.sync:
-                    self._unsynced[segment.path(ending)] = None
+            if write.sync:
+                # Also when it was written earlier, by a round without a checkpoint.
+                self._unsynced[segment.path(ending)] = None
         if write.sync:
             self._unsynced[segment.path(".log")] = None
         if write.seals:
@@ -69,6 +70,9 @@ class SegmentWriter:
         opened = self._open.get(path)
         if opened is not None:
             opened.file.sync()
+            return
+        if not self._file_system.exists(path):
+            # A small segment has no index entries.
             return
         file = self._file_system.open(path)
         try:
@@ -128,6 +132,7 @@ class SegmentWriter:
         try:
             if position == 0:
                 file.truncate(0)
+                self._new_directories[path.parent] = None
             write_all(file, [data], position)
         finally:
             file.close()

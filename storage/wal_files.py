@@ -54,14 +54,16 @@ class WalFiles:
         self.spares: deque[WalFile] = deque()
         """Ready for use; filled by the write-behind thread, emptied by the loop."""
 
-    def open_existing(self) -> list[WalFile]:
-        """Files of earlier runs; what a crash left half prepared is removed. Raises CorruptStorage on a bad header."""
-        self._file_system.make_directory(self._directory)
+    def open_existing(self, *, tidy: bool = True) -> list[WalFile]:
+        """Files of earlier runs; `tidy` removes what a crash left half prepared. Raises CorruptStorage on a bad header."""
+        if tidy:
+            self._file_system.make_directory(self._directory)
         found: list[WalFile] = []
         for name, size in sorted(self._file_system.list_directory(self._directory).items()):
             path = self._directory / name
             if not name.endswith(SUFFIX):
-                self._file_system.remove(path)
+                if tidy:
+                    self._file_system.remove(path)
                 continue
             file = self._file_system.open(path)
             generation = decode_file_header(file.read(0, FILE_HEADER_BYTES))
