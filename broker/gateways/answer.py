@@ -1,24 +1,28 @@
 """A SearchResponse as JSON."""
 
 import base64
-import math
 from typing import TYPE_CHECKING, Any
 
+from broker.gateways.errors import error_body
+from protocol.errors import ErrorCode
+
 if TYPE_CHECKING:
-    from vector.request import Hit, PartitionState, SearchResponse
+    from vector.request import Hit, PartitionState, QueryResult, SearchResponse
 
 
 def render(topic: str, response: "SearchResponse", *, batch: bool) -> dict[str, Any]:
-    """The body of a 200: `results` of one query, or `batch` of several; always with its freshness."""
-    answers = [
-        {"results": [_hit(topic, hit) for hit in result.hits], "count": len(result.hits), "next_cursor": None}
-        for result in response.results
-    ]
+    """The body of a 200: `results` of one query, or `batch` of several; always with its freshness.
+
+    Raises the KafkaError of a single query; in a batch it stands in the query's place.
+    """
     body: dict[str, Any] = {"topic": topic}
     if batch:
-        body["batch"] = answers
+        body["batch"] = [_result(topic, result) for result in response.results]
     else:
-        body |= answers[0]
+        (result,) = response.results
+        if result.error is not None:
+            raise result.error
+        body |= _result(topic, result)
     states = [_state(state) for state in response.partitions]
     return body | {
         "model": {"name": response.model, "dimensions": response.dimensions, "generation": response.generation},
@@ -41,12 +45,20 @@ def render(topic: str, response: "SearchResponse", *, batch: bool) -> dict[str, 
     }
 
 
+def _result(topic: str, result: "QueryResult") -> dict[str, Any]:
+    shown: dict[str, Any] = {"results": [_hit(topic, hit) for hit in result.hits], "count": len(result.hits)}
+    shown["next_cursor"] = None if result.next_cursor is None else base64.b64encode(result.next_cursor).decode()
+    if result.error is not None:
+        shown["error"] = error_body(result.error)
+    return shown
+
+
 def _ms(micros: int) -> float:
     return round(micros / 1000, 3)
 
 
 def _hit(topic: str, hit: "Hit") -> dict[str, Any]:
-    shown = {
+    shown: dict[str, Any] = {
         "topic": topic,
         "partition": hit.partition,
         "offset": hit.offset,
@@ -56,10 +68,10 @@ def _hit(topic: str, hit: "Hit") -> dict[str, Any]:
         **_data("value", hit.value),
         "headers": [{"name": name, **_data("value", value)} for name, value in hit.headers],
         "score": hit.score,
-        "similarity": _number(hit.similarity),
-        "text_score": _number(hit.text_score),
-        "vector_rank": _rank(hit.vector_rank),
-        "text_rank": _rank(hit.text_rank),
+        "similarity": hit.similarity,
+        "text_score": hit.text_score,
+        "vector_rank": hit.vector_rank,
+        "text_rank": hit.text_rank,
         "duplicates": hit.duplicates,
         "embedding_truncated": hit.truncated,
         "chunk": hit.chunk,
@@ -68,14 +80,6 @@ def _hit(topic: str, hit: "Hit") -> dict[str, Any]:
     if hit.vector is not None:
         shown["vector"] = [float(number) for number in hit.vector]
     return shown
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
-
-
-def _rank(value: int | None) -> int | None:
-    return None if value is None or value < 0 else value
 
 
 def _data(name: str, data: bytes | None) -> dict[str, str | None]:
@@ -95,9 +99,9 @@ def _state(state: "PartitionState") -> dict[str, Any]:
         "high_watermark": state.high_watermark,
         "last_stable_offset": state.last_stable_offset,
         "indexed_offset": state.indexed_offset,
-        "pending": max(0, state.last_stable_offset - state.indexed_offset),
+        "pending": state.lag,
         "lag_ms": state.lag_ms,
         "failed": state.failed,
         "searched": state.searched,
-        "error": None if not state.error_code else int(state.error_code),
+        "error": None if state.error_code is ErrorCode.NONE else state.error_code.name,
     }

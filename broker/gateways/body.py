@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from vector.request import QUERIES_MAX
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PartitionId = Annotated[int, Field(ge=0)]
 Offset = Annotated[int, Field(ge=0)]
-MAX_QUERIES = 64
 Value = TypeVar("Value")
 _NOT_YET = "Not supported yet: using it is an error that says so."
 Unsupported = Annotated[Any, Field(description=_NOT_YET)]
@@ -179,7 +180,7 @@ class SearchBody(_Strict):
     )
 
     query: AnyQuery | None = None
-    queries: list[AnyQuery] | None = Field(default=None, description=f"1 to {MAX_QUERIES}; answered in `batch`")
+    queries: list[AnyQuery] | None = Field(default=None, description=f"1 to {QUERIES_MAX}; answered in `batch`")
     mode: Literal["vector", "text", "hybrid"] = "vector"
     k: int | None = Field(default=None, description="the same as limit")
     limit: int | None = Field(default=None, description="hits per query, 10 if not given")

@@ -30,17 +30,34 @@ def error_response(
     status: int, code: str, message: str, *, retriable: bool = False, details: Any = None
 ) -> JSONResponse:
     """`{"error": {"code", "message", "retriable", "details"}}`."""
-    body = {"error": {"code": code, "message": message, "retriable": retriable, "details": details}}
+    body = {"error": _error(code, message, retriable=retriable, details=details)}
     headers = {"Retry-After": str(_RETRY_AFTER_S)} if status in (429, 503) else None
     return JSONResponse(body, status, headers)
 
 
+def _error(code: str, message: str, *, retriable: bool, details: Any) -> dict[str, Any]:
+    return {"code": code, "message": message, "retriable": retriable, "details": details}
+
+
 def kafka_error_response(error: KafkaError) -> JSONResponse:
     """The status search-api.md names for a Kafka error; 500 for one no search should meet."""
-    status, code = _STATUS.get(error.code, (500, error.code.name))
+    status, _ = _status(error)
+    headers = {"Retry-After": str(_RETRY_AFTER_S)} if status in (429, 503) else None
+    return JSONResponse({"error": error_body(error)}, status, headers)
+
+
+def error_body(error: KafkaError) -> dict[str, Any]:
+    """What stands under `error` for a Kafka error."""
+    status, code = _status(error)
     # A topic that does not exist is retriable to a Kafka client waiting for metadata, but not to a caller of REST.
-    retriable = error.retriable and status not in (400, 404)
-    return error_response(status, code, error.message, retriable=retriable, details={"kafka_code": int(error.code)})
+    retriable = error.retriable and status != 404
+    return _error(code, error.message, retriable=retriable, details={"kafka_code": int(error.code)})
+
+
+def _status(error: KafkaError) -> tuple[int, str]:
+    if error.code is ErrorCode.INVALID_REQUEST and error.message.startswith("vector: "):
+        return 422, "NON_FINITE_VECTOR" if "infinite" in error.message else "DIMENSION_MISMATCH"
+    return _STATUS.get(error.code, (500, error.code.name))
 
 
 def invalid(details: list[dict[str, str]]) -> JSONResponse:

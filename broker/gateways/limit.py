@@ -1,7 +1,5 @@
 """A bound on request bodies, before they are read into memory."""
 
-from typing import Any
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.gateways.errors import error_response
@@ -10,12 +8,11 @@ from broker.gateways.errors import error_response
 MAX_BODY_BYTES = 16 * 1024 * 1024
 
 
-class _TooLarge(Exception):
-    pass
-
-
 class BodyLimit:
-    """ASGI middleware that answers 413 instead of buffering without end."""
+    """ASGI middleware that answers 413 instead of buffering without end.
+
+    It reads the body itself: FastAPI turns whatever is raised while it reads into a 400.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -24,32 +21,34 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _declared(scope) > MAX_BODY_BYTES:
-            await _refuse(scope, receive, send)
+        body = None if _declared(scope) > MAX_BODY_BYTES else await _read(receive)
+        if body is None:
+            refusal = error_response(413, "TOO_LARGE", f"the body is larger than {MAX_BODY_BYTES:,} bytes")
+            await refusal(scope, receive, send)
             return
-        left = MAX_BODY_BYTES
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def limited() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                raise _TooLarge
-            return message
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
 
-        try:
-            await self._app(scope, limited, send)
-        except _TooLarge:
-            await _refuse(scope, receive, send)
+        await self._app(scope, replay, send)
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    response = error_response(413, "TOO_LARGE", f"the body is larger than {MAX_BODY_BYTES:,} bytes")
-    await response(scope, receive, send)
-
-
-def _declared(scope: Any) -> int:
+def _declared(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value)
     return 0
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The whole body; None as soon as it is too large."""
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)  # a disconnect has none
+        if len(body) > MAX_BODY_BYTES:
+            return None
+    return bytes(body)

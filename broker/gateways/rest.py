@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from broker.services import Services
 
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+_CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 _MESSAGES = {
     "extra_forbidden": "unknown field",
     "missing": "missing",

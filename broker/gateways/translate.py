@@ -3,13 +3,11 @@
 import json
 
 import numpy as np
-from vector.request import Query as SearchQuery
-from vector.request import SearchRequest
 
-from broker.gateways.body import Consistency, Example, Filter, Query, SearchBody
+from broker.gateways.body import Consistency, Example, Filter, Query, RecordId, SearchBody
 from protocol.errors import ErrorCode, KafkaError
-
-EVERY_PARTITION = -1
+from vector.request import EVERY_PARTITION, Float32, SearchRequest
+from vector.request import Query as SearchQuery
 
 
 def search_request(topic: str, body: SearchBody) -> SearchRequest:
@@ -48,16 +46,26 @@ def search_request(topic: str, body: SearchBody) -> SearchRequest:
 
 def _query(query: Query) -> SearchQuery:
     return SearchQuery(
-        **_point(query),
-        positive=tuple(SearchQuery(**_point(example)) for example in query.positive),
-        negative=tuple(SearchQuery(**_point(example)) for example in query.negative),
+        text=query.text,
+        vector=_vector(query.vector),
+        record=_record(query.record),
+        positive=tuple(_example(example) for example in query.positive),
+        negative=tuple(_example(example) for example in query.negative),
     )
 
 
-def _point(point: Query | Example) -> dict[str, object]:
-    vector = None if point.vector is None else np.array(point.vector, dtype=np.float32)
-    record = None if point.record is None else (point.record.partition, point.record.offset)
-    return {"text": point.text, "vector": vector, "record": record}
+def _example(example: Example) -> SearchQuery:
+    return SearchQuery(text=example.text, vector=_vector(example.vector), record=_record(example.record))
+
+
+def _vector(numbers: list[float] | None) -> Float32 | None:
+    # Numbers beyond float32 become infinite here, and SearchQuery refuses them.
+    with np.errstate(over="ignore"):
+        return None if numbers is None else np.array(numbers, dtype=np.float32)
+
+
+def _record(record: RecordId | None) -> tuple[int, int] | None:
+    return None if record is None else (record.partition, record.offset)
 
 
 def _partitions(conditions: Filter) -> tuple[int, ...] | None:
@@ -81,8 +89,10 @@ def _offset_ranges(conditions: Filter) -> dict[int, tuple[int, int]]:
 
 
 def _narrow(bounds: tuple[int, int], low: int, high: int) -> tuple[int, int]:
+    """The part of `bounds` within low..high; an empty one where they do not meet."""
     ends = [end for end in (bounds[1], high) if end >= 0]
-    return max(bounds[0], low), min(ends, default=-1)
+    start = max(bounds[0], low)
+    return start, max(start, min(ends)) if ends else -1
 
 
 def _full_filter(conditions: Filter) -> str | None:

@@ -178,17 +178,15 @@ def _filter_fields(conditions: Mapping[str, Any]) -> dict[str, Any]:
     }
     if "partition" in rest and fields["partitions"] is None:
         fields["partitions"] = [rest.pop("partition")]
-    ranges: dict[int, tuple[int, int]] = {}
-    offset = _bounds("offset", rest.pop("offset", {}))
-    lowest, highest = rest.pop("min_offset", None), rest.pop("max_offset", None)
-    if lowest is not None:
-        offset = (max(offset[0], lowest), offset[1])
-    if highest is not None:  # inclusive, as its name says
-        offset = (offset[0], highest + 1 if offset[1] < 0 else min(offset[1], highest + 1))
-    if offset != (-1, -1):
-        ranges[EVERY_PARTITION] = offset
+    everywhere = _narrow(
+        _bounds("offset", rest.pop("offset", {})),
+        rest.pop("min_offset", -1),
+        rest.pop("max_offset", -2) + 1,  # inclusive, as its name says
+    )
+    ranges = {} if everywhere == (-1, -1) else {EVERY_PARTITION: everywhere}
     for partition, bounds in rest.pop("offsets", {}).items():
-        ranges[int(partition)] = _bounds(f"offsets.{partition}", bounds)
+        # A range of its own replaces the one of every partition, so it must hold both.
+        ranges[int(partition)] = _narrow(_bounds(f"offsets.{partition}", bounds), *everywhere)
     if "timestamp" in rest:
         fields["from_timestamp"], fields["until_timestamp"] = _bounds("timestamp", rest.pop("timestamp"))
     fields["offset_ranges"] = [
@@ -211,3 +209,10 @@ def _bounds(field: str, bounds: Mapping[str, int]) -> tuple[int, int]:
         else:
             raise ValueError(f"filter.{field}: unknown bound {name!r}")
     return low, high
+
+
+def _narrow(bounds: tuple[int, int], low: int, high: int) -> tuple[int, int]:
+    """The part of `bounds` within low..high; an empty one where they do not meet."""
+    ends = [end for end in (bounds[1], high) if end >= 0]
+    start = max(bounds[0], low)
+    return start, max(start, min(ends)) if ends else -1

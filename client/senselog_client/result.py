@@ -43,7 +43,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """Freshness of one partition: every record below `indexed_offset` is searchable, skipped or failed."""
+    """Freshness of one partition: every record below `indexed_offset` is searchable, skipped or failed; -1 while loading."""
 
     partition: int
     log_start_offset: int
@@ -58,7 +58,7 @@ class PartitionState:
     @property
     def lag(self) -> int:
         """Records that readers see and searches do not yet."""
-        return max(0, self.last_stable_offset - self.indexed_offset)
+        return max(0, self.last_stable_offset - max(self.indexed_offset, self.log_start_offset))
 
 
 @dataclass(frozen=True, slots=True)
