@@ -14,6 +14,7 @@ from vector.index.files import FileReference, sync_directory, write_durable, wri
 from vector.index.growing import GrowingSegment
 from vector.index.sealed import SealedSegment
 from vector.index.search import cap_faiss_threads, fetch_count
+from vector.index.segment import Trust, closeness
 from vector.index.segment_files import (
     COLUMNS_SUFFIX,
     GRAPH_SUFFIX,
@@ -27,6 +28,7 @@ from vector.index.settings import HASH_BYTES, Counts, Float32, IndexSettings, In
 
 SAMPLE_QUERIES = 100
 RECALL_WANTED = 0.995
+MIXTURES = ((1.0, 0.3), (1.0, 1.0), (-1.0,) * 8)
 WIDTHS_TRIED = (64, 128, 256, 512, 1024)
 DEPTHS_TRIED = (10, 20, 40, 80, 160, 320)
 COPY_ROWS = 4096
@@ -62,14 +64,14 @@ def build(directory: Path, identity: int, sources: Sequence[Source], log_start_o
     vectors = _vector_index(sources, merged, settings)
     nodes = merged.data.columns.node_count
     files = [write_faiss(directory / (name + VECTORS_SUFFIX), vectors)]
-    levels: tuple[tuple[int, int], ...] = ()
+    trust: tuple[Trust, ...] = ()
     recall = 1.0
     if nodes > settings.exact_matches_max:  # below, every search is exact: a graph would never be read
         graph = build_graph(vectors, settings)
-        levels, recall = calibrate(graph, vectors, settings)
-        if levels:
+        trust, recall = calibrate(graph, vectors, settings)
+        if trust:
             files.append(write_faiss(directory / (name + GRAPH_SUFFIX), graph))
-    header = _header(identity, sources, merged.data.columns, settings, levels, recall, files)
+    header = _header(identity, sources, merged.data.columns, settings, trust, recall, files)
     write_durable(directory / (name + COLUMNS_SUFFIX), encode(header, merged.data))
     sync_directory(directory)
     return Built(SealedSegment.open(directory, name), tuple(source.identity for source in sources))
@@ -80,7 +82,7 @@ def _header(
     sources: Sequence[Source],
     columns: Columns,
     settings: IndexSettings,
-    levels: tuple[tuple[int, int], ...],
+    trust: tuple[Trust, ...],
     recall: float,
     files: list[FileReference],
 ) -> SegmentHeader:
@@ -100,7 +102,7 @@ def _header(
         timestamp_min=columns.timestamp_min,
         timestamp_max=columns.timestamp_max,
         chunked=columns.chunked,
-        graph_levels=levels,
+        graph_trust=trust,
         recall=recall,
         files=tuple(files),
     )
@@ -173,21 +175,43 @@ def build_graph(vectors: Any, settings: IndexSettings) -> Any:
     return graph
 
 
-def calibrate(graph: Any, vectors: Any, settings: IndexSettings) -> tuple[tuple[tuple[int, int], ...], float]:
-    """How deep the graph can be believed: (search width, depth) levels, and recall@10 at the first width.
+def calibrate(graph: Any, vectors: Any, settings: IndexSettings) -> tuple[tuple[Trust, ...], float]:
+    """How far the graph can be believed, and its recall@10 at the first width for the nearest kind of queries.
 
-    A graph finds the first few neighbours and then, where the data lies in clusters, others than the true ones; how many is
-    a property of the data, so it is measured: a level's depth is the last rank down to which the true neighbours of sampled
-    queries were found. No level at all: the graph is not used. Queries are rows moved towards other rows, since a row itself is
-    easier to find than a question is.
+    A graph finds the first few neighbours and then, where the data lies in clusters, others than the true ones; and it finds
+    less for a query that is far from all data. Both are properties of the data, so they are measured, against exact search, with
+    three kinds of queries: near a row, between two rows, and anywhere in the span of some rows. A kind for which no width
+    serves ends the list: queries as far as that are answered exactly.
     """
     random = np.random.default_rng(vectors.ntotal)
-    picked, other = (vectors.reconstruct_batch(random.integers(0, vectors.ntotal, SAMPLE_QUERIES)) for _ in range(2))
-    queries: Float32 = np.ascontiguousarray(picked + np.float32(0.3) * other, dtype=np.float32)
-    _, truth = vectors.search(queries, min(DEPTHS_TRIED[-1], vectors.ntotal))
+    trust: list[Trust] = []
+    first_recall = 0.0
+    for number, mixture in enumerate(MIXTURES):
+        queries = _sample_queries(vectors, mixture, random)
+        scores, truth = vectors.search(queries, min(DEPTHS_TRIED[-1], vectors.ntotal))
+        levels, recall = _levels(graph, queries, truth, settings.ef_search)
+        first_recall = recall if number == 0 else first_recall
+        if not levels:
+            break
+        near = closeness(scores[:, 0], queries, settings.metric)
+        trust.append(Trust(float(np.percentile(near, 5)), levels))
+    return tuple(trust), first_recall
+
+
+def _sample_queries(vectors: Any, mixture: tuple[float, ...], random: np.random.Generator) -> Float32:
+    """Sums of random rows, weighted by `mixture` (negative weights: of random sign)."""
+    queries = np.zeros((SAMPLE_QUERIES, vectors.d), dtype=np.float32)
+    for weight in mixture:
+        rows = vectors.reconstruct_batch(random.integers(0, vectors.ntotal, SAMPLE_QUERIES))
+        signs = random.choice([-1.0, 1.0], SAMPLE_QUERIES) if weight < 0 else np.ones(SAMPLE_QUERIES)
+        queries += (abs(weight) * signs).astype(np.float32)[:, None] * rows
+    return np.ascontiguousarray(queries / np.float32(np.sqrt(sum(weight * weight for weight in mixture))))
+
+
+def _levels(graph: Any, queries: Float32, truth: Int64, ef_search: int) -> tuple[tuple[tuple[int, int], ...], float]:
     levels: list[tuple[int, int]] = []
     first_recall: float | None = None
-    for width in (settings.ef_search, *(width for width in WIDTHS_TRIED if width > settings.ef_search)):
+    for width in (ef_search, *(width for width in WIDTHS_TRIED if width > ef_search)):
         _, found = graph.search(queries, width, params=faiss.SearchParametersHNSW(efSearch=width))
         depth, recall = _believable_depth(truth, found)
         first_recall = recall if first_recall is None else first_recall

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from vector.index.columns import Columns
 from vector.index.scoring import rough_scores, stored_form
-from vector.index.segment import best
+from vector.index.segment import Trust, best
 from vector.index.settings import POSTINGS_PER_ROW_MAX, Bool, Counts, Float32, IndexSettings, Int64, Run
 
 INITIAL_ROWS = 256
@@ -158,7 +158,7 @@ class GrowingSegment:
 class GrowingView:
     """A growing segment as it was when a search began."""
 
-    graph_levels: tuple[tuple[int, int], ...] = ()
+    graph_trust: tuple[Trust, ...] = ()
 
     def __init__(self, segment: GrowingSegment) -> None:
         self.columns, self._vectors = segment.picture()
@@ -173,7 +173,7 @@ class GrowingView:
         rows = self._vectors if mask is None else self._vectors[nodes]
         return best(rough_scores(rows, vector, self._metric), nodes, wanted, vector, self._metric)
 
-    def graph(self, vector: Float32, count: int, ef: int) -> Int64:
+    def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:
         raise NotImplementedError("a growing segment has no graph")
 
     def postings_of(self, node: int) -> Int64:

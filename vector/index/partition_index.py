@@ -338,7 +338,7 @@ def _segment_status(segment: AnySegment, *, growing: bool) -> dict[str, Any]:
         **status,
         "kind": "sealed",
         "bytes": _disk_bytes(segment),
-        "graph_levels": [list(level) for level in segment.graph_levels],
+        "graph_trust": [{"closeness_min": t.closeness_min, "levels": [list(level) for level in t.levels]} for t in segment.graph_trust],
         "recall": segment.header.recall,
     }
 

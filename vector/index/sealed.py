@@ -9,6 +9,7 @@ import numpy as np
 from vector.index.columns import Columns
 from vector.index.files import map_verified, read_faiss
 from vector.index.scoring import rounding_margin
+from vector.index.segment import closeness
 from vector.index.segment_files import (
     COLUMNS_SUFFIX,
     GRAPH_SUFFIX,
@@ -32,7 +33,7 @@ class SealedSegment:
         self.base_offset = header.base_offset
         self.counts: Counts = header.counts
         self.columns: Columns = data.columns
-        self.graph_levels = header.graph_levels
+        self.graph_trust = header.graph_trust
         self._data = data
         self._vectors = vectors
         self._graph = graph
@@ -44,7 +45,7 @@ class SealedSegment:
         header, data = decode(directory / (name + COLUMNS_SUFFIX))
         for reference in header.files:
             map_verified(directory, reference)
-        graph = read_faiss(directory / (name + GRAPH_SUFFIX)) if header.graph_levels else None
+        graph = read_faiss(directory / (name + GRAPH_SUFFIX)) if header.graph_trust else None
         return cls(header, data, read_faiss(directory / (name + VECTORS_SUFFIX)), graph)
 
     @property
@@ -99,12 +100,13 @@ class SealedSegment:
                 return np.asarray(found, dtype=np.int64)
             count = min(matching, count * 4)  # the last ones may tie: fetch until they do not
 
-    def graph(self, vector: Float32, count: int, ef: int) -> Int64:
+    def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:
         if self._graph is None:
             raise ValueError(f"segment {self.identity} has no graph")
         # efSearch must always be given: the default of these parameters is 16, silently (research/vector-search.md 5.4).
-        _, nodes = self._graph.search(vector[None], count, params=faiss.SearchParametersHNSW(efSearch=max(ef, count)))
-        return np.asarray(nodes[0][nodes[0] >= 0], dtype=np.int64)
+        scores, nodes = self._graph.search(vector[None], count, params=faiss.SearchParametersHNSW(efSearch=max(ef, count)))
+        best = float(closeness(scores[:, 0], vector[None], self._metric)[0])
+        return np.asarray(nodes[0][nodes[0] >= 0], dtype=np.int64), best
 
     def postings_of(self, node: int) -> Int64:
         starts = self._data.starts

@@ -1,6 +1,6 @@
 """Search of one partition: filter plan per segment, nearest nodes, rescoring, postings, merge (design/vector.md, Searching).
 
-A graph is only believed as far as it was measured (`graph_levels`). FAISS's own selector (IDSelectorBitmap) counts non-matching
+A graph is only believed as far as it was measured (`Trust`). FAISS's own selector (IDSelectorBitmap) counts non-matching
 nodes against its stop rule and returns what it met on the way: under a filter that correlates with the query's neighbourhood
 (an offset range over clustered data) that is a full list with recall 0.88 to 0.91, and nothing in the answer betrays it. So a
 filtered search asks the graph for the nearest nodes *without* the filter and keeps the matching ones: if enough of them lie
@@ -53,8 +53,8 @@ class _Found:
     content: bytes
 
     @property
-    def order(self) -> tuple[float, int, int]:
-        return (-self.similarity, -self.timestamp_ms, self.offset)
+    def order(self) -> tuple[float, int, int, bytes]:
+        return (-self.similarity, -self.timestamp_ms, self.offset, self.content)
 
 
 def search(
@@ -129,7 +129,7 @@ def _nearest(
     counters: SearchCounters,
 ) -> Int64:
     """At least the `count` nearest nodes that match."""
-    if view.graph_levels and not query.exact and matching.nodes > settings.exact_matches_max:
+    if view.graph_trust and not query.exact and matching.nodes > settings.exact_matches_max:
         nodes = _ask_graph(view, matching, count, query.ef, vector)
         if nodes is not None:
             counters.graph += 1
@@ -148,22 +148,27 @@ def _ask_graph(view: SegmentView, matching: Matches, count: int, ef: int, vector
     """The nearest matching nodes and more, or None when the graph cannot vouch for `count` of them."""
     if matching.mask is None and ef > 0:
         # The caller chose the width, and with it the recall.
-        nodes = view.graph(vector, min(fetch_count(count), max(ef, count)), ef)
+        nodes, _ = view.graph(vector, min(fetch_count(count), max(ef, count)), ef)
         return nodes if len(nodes) >= count else None
     wanted_depth = count
     if matching.mask is not None:
         # Where the filter is independent of the query, the last of `count` matches lies here, give or take a few.
         wanted_depth = math.ceil(1.5 * count * view.columns.node_count / matching.nodes)
-    level = next(((width, depth) for width, depth in view.graph_levels if depth >= wanted_depth), None)
-    if level is None:
-        return None
-    width, depth = level
-    if matching.mask is None:
-        nodes = view.graph(vector, fetch_count(count), width)
-        return nodes if len(nodes) >= count else None
-    nodes = view.graph(vector, fetch_count(depth), max(width, ef))
-    passed = matching.mask[nodes]
-    return nodes[passed] if np.count_nonzero(passed[:depth]) >= count else None
+    searched = 0
+    for trust in view.graph_trust:
+        level = trust.width_for(wanted_depth)
+        if level is None:
+            return None
+        width, depth = level
+        if width > searched:
+            nodes, near = view.graph(vector, fetch_count(depth), max(width, ef))
+            searched = width
+        if near >= trust.closeness_min:
+            if matching.mask is None:
+                return nodes[: fetch_count(count)] if len(nodes) >= count else None
+            passed = matching.mask[nodes]
+            return nodes[passed] if np.count_nonzero(passed[:depth]) >= count else None
+    return None
 
 
 def _expand(

@@ -1,5 +1,6 @@
 """What a search needs of a segment, growing or sealed."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -9,13 +10,27 @@ from vector.index.scoring import rounding_margin
 from vector.index.settings import Bool, Counts, Float32, Int64, Metric
 
 
+@dataclass(slots=True, frozen=True)
+class Trust:
+    """Measured: for queries whose best hit is at least this close, a search width finds the true neighbours down to a depth.
+
+    `levels`: (search width, depth), ascending.
+    """
+
+    closeness_min: float
+    levels: tuple[tuple[int, int], ...]
+
+    def width_for(self, depth: int) -> tuple[int, int] | None:
+        """The cheapest level that reaches `depth`, None when none does."""
+        return next((level for level in self.levels if level[1] >= depth), None)
+
+
 class SegmentView(Protocol):
     """A consistent picture of a segment, taken at the start of a search; the segment may grow meanwhile."""
 
     columns: Columns
-    graph_levels: tuple[tuple[int, int], ...]
-    """(search width, depth), ascending: with that width the graph was measured to find the true nearest neighbours down to
-    that rank. Empty: there is no graph, or none to be believed."""
+    graph_trust: tuple[Trust, ...]
+    """How far the graph is believed, from the queries nearest to the data to the farthest. Empty: there is no graph."""
 
     def rows(self, nodes: Int64) -> Float32:
         """Stored vectors of `nodes` (int64[n]) as float32[n, d]."""
@@ -23,8 +38,8 @@ class SegmentView(Protocol):
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
         """The `wanted` nearest nodes that `mask` allows, with all ties of the last one, by scanning; any order."""
 
-    def graph(self, vector: Float32, count: int, ef: int) -> Int64:
-        """About the `count` nearest nodes, unfiltered, by the graph; any order."""
+    def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:
+        """About the `count` nearest nodes, unfiltered, by the graph, best first, and the `closeness` of the first."""
 
     def postings_of(self, node: int) -> Int64:
         """Indices of a node's postings, ascending."""
@@ -53,6 +68,14 @@ class Segment(Protocol):
     def posting_count(self) -> int: ...
 
     def view(self) -> SegmentView: ...
+
+
+def closeness(scores: Float32, vectors: Float32, metric: Metric) -> Float32:
+    """FAISS's best scores of queries float32[n, d], made comparable between queries: cosine-like, or minus the squared distance."""
+    if metric == "l2":
+        return -scores
+    norms: Float32 = np.linalg.norm(vectors, axis=-1)
+    return np.asarray(scores / np.maximum(norms, np.float32(1e-30)), dtype=np.float32)
 
 
 def best(scores: Float32, nodes: Int64, wanted: int, vector: Float32, metric: Metric) -> Int64:

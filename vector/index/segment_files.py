@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from vector.index.columns import Columns
 from vector.index.files import Buffer, DamagedFile, FileReference, checksum, map_file
+from vector.index.segment import Trust
 from vector.index.settings import HASH_BYTES, Counts, Hashes, Int32, Int64
 
 MAGIC = b"SLIDX001"
@@ -31,7 +32,7 @@ ARRAYS = {
 
 @dataclass(slots=True, frozen=True)
 class SegmentHeader:
-    """What a segment says about itself. `graph_levels`: see SegmentView; `recall`: @10 of the graph, sampled
+    """What a segment says about itself. `graph_trust`: see SegmentView; `recall`: @10 of the graph, sampled
     when it was built."""
 
     identity: int
@@ -46,7 +47,7 @@ class SegmentHeader:
     timestamp_min: int
     timestamp_max: int
     chunked: bool
-    graph_levels: tuple[tuple[int, int], ...]
+    graph_trust: tuple[Trust, ...]
     recall: float
     files: tuple[FileReference, ...]
 
@@ -89,6 +90,7 @@ def _header_fields(header: SegmentHeader, arrays: list[npt.NDArray[Any]]) -> dic
     fields = {name: getattr(header, name) for name in SegmentHeader.__slots__}
     fields["counts"] = header.counts.to_json()
     fields["files"] = [[file.name, file.size, file.checksum] for file in header.files]
+    fields["graph_trust"] = [[trust.closeness_min, trust.levels] for trust in header.graph_trust]
     fields["lengths"] = [len(array) for array in arrays]
     return fields
 
@@ -110,7 +112,7 @@ def decode(path: Path) -> tuple[SegmentHeader, SegmentColumns]:
         position += arrays[name].nbytes + -arrays[name].nbytes % 8
     fields["counts"] = Counts.from_json(fields["counts"])
     fields["files"] = tuple(FileReference(*file) for file in fields["files"])
-    fields["graph_levels"] = tuple((width, depth) for width, depth in fields["graph_levels"])
+    fields["graph_trust"] = tuple(Trust(least, tuple((width, depth) for width, depth in levels)) for least, levels in fields["graph_trust"])
     header = SegmentHeader(**fields)
     columns = Columns(
         arrays.pop("offsets"), arrays.pop("timestamps_ms"), arrays.pop("flags"), arrays.pop("nodes"),
