@@ -58,7 +58,10 @@ class MetaStore:
     @classmethod
     def open(cls, directory: Path, file_system: FileSystem) -> Self:
         """Reads the file, or writes the first one with a new cluster id; raises DamagedMetadata, OSError."""
+        missing = [path for path in (directory, *directory.parents) if not file_system.exists(path)]
         file_system.make_directory(directory)
+        for path in missing:
+            file_system.sync_directory(path.parent)
         path = directory / FILE_NAME
         # A temporary file is a change that a crash interrupted: nobody was told that it happened.
         file_system.remove(path.with_suffix(TEMPORARY))

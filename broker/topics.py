@@ -136,7 +136,7 @@ class Topics:
         )
         try:
             self._open_logs(topic, partitions)
-        except OSError as error:
+        except (OSError, KafkaError) as error:
             self._store_topics(_without(self._store.metadata.topics, name))
             for log in topic.partitions:
                 self._logs.delete_log(log)
@@ -147,9 +147,12 @@ class Topics:
         return topic
 
     def auto_create(self, name: str) -> Topic:
-        """Creates a topic that a client asked for in Metadata, with the broker's defaults; raises KafkaError."""
+        """Creates a topic that a client asked for in Metadata, with the broker's defaults; raises KafkaError.
+
+        Not a topic of the broker's own: its coordinator creates it when it is first needed, with the configs it needs.
+        """
         if name in INTERNAL_TOPICS:
-            return self.ensure_internal(name, self._config.offsets_topic_num_partitions, {"cleanup.policy": "compact"})
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         return self.create(name, self._config.num_partitions, {})
 
     def ensure_internal(self, name: str, partitions: int, configs: Mapping[str, str | None]) -> Topic:
