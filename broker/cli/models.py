@@ -1,6 +1,7 @@
 """`senselog models …`: the local embedding models."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -66,6 +67,7 @@ def export_model(
     from broker.cli.failure import Failure
     from vector.embed.export import ExportError, export
 
+    logging.getLogger().setLevel(logging.ERROR)  # onnxruntime's advice on preprocessing is not for people
     try:
         path = export(name, directory)
     except ExportError as error:
