@@ -42,8 +42,7 @@ def broker_sources(definition: ConfigDefinition, services: Services) -> list[tup
     if (identity := _identity(services).get(name)) is not None:
         return [(identity, ConfigSource.STATIC_BROKER)]
     sources = services.topics.broker_defaults.sources(name)
-    field = type(services.config).model_fields.get(name.replace(".", "_"))
-    default = definition.default if field is None else render(field.default)
+    default = services.topics.broker_defaults.built_in(name) or definition.default
     if default is not None:
         sources.append((default, ConfigSource.DEFAULT))
     return sources

@@ -31,3 +31,8 @@ class BrokerDefaults:
         if attribute in self.config.model_fields_set:
             found.append((render(getattr(self.config, attribute)), ConfigSource.STATIC_BROKER))
         return found
+
+    def built_in(self, key: str) -> str | None:
+        """What the configuration says of `key` when nobody sets it; None if it has no such key or no value."""
+        field = type(self.config).model_fields.get(key.replace(".", "_"))
+        return None if field is None or field.default is None else render(field.default)

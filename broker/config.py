@@ -38,6 +38,11 @@ class Config(BaseModel):
 
     auto_create_topics_enable: bool = True
     num_partitions: int = Field(1, ge=1)
+    # Defaults of topics; each can be changed for one topic.
+    log_retention_ms: int | None = Field(None, ge=-1)
+    log_retention_bytes: int = Field(-1, ge=-1)
+    log_segment_bytes: int = Field(1 << 30, ge=1 << 20)
+    message_max_bytes: int = Field(1_048_588, ge=0)
     group_initial_rebalance_delay_ms: int = Field(3000, ge=0)
     group_min_session_timeout_ms: int = Field(6000, ge=1)
     group_max_session_timeout_ms: int = Field(1_800_000, ge=1)

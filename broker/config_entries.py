@@ -56,7 +56,7 @@ def _broker_synonyms(definition: ConfigDefinition, broker: BrokerDefaults) -> tu
     if key is None:
         return ()
     synonyms = [Synonym(key, value, source) for value, source in broker.sources(key)]
-    if key not in _NO_BROKER_DEFAULT:
+    if key not in _NO_BROKER_DEFAULT and definition.default is not None:
         synonyms.append(Synonym(key, definition.default, ConfigSource.DEFAULT))
     return tuple(synonyms)
 

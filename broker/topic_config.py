@@ -97,7 +97,8 @@ def _vector_definition(key: ConfigKey) -> ConfigDefinition:
         except ValueError as error:
             raise invalid(name, render(value), str(error)) from None
 
-    return ConfigDefinition(key.name, ConfigType[key.type.upper()], key.default, key.documentation, check)
+    broker_key = key.name if key.default is None else None
+    return ConfigDefinition(key.name, ConfigType[key.type.upper()], key.default, key.documentation, check, broker_key)
 
 
 KAFKA_KEYS: Mapping[str, ConfigDefinition] = {definition.name: definition for definition in _kafka_keys()}
@@ -124,7 +125,10 @@ def broker_default(definition: ConfigDefinition, broker: BrokerDefaults) -> tupl
     """The value of a key that the topic does not set, and where it comes from: Kafka's key of the broker, or the default."""
     if definition.broker_key is not None and (sources := broker.sources(definition.broker_key)):
         return sources[0]
-    return definition.default, ConfigSource.DEFAULT
+    default = definition.default
+    if default is None and definition.broker_key is not None:
+        default = broker.built_in(definition.broker_key)
+    return default, ConfigSource.DEFAULT
 
 
 def validate_topic_configs(configs: Mapping[str, str]) -> None:
