@@ -1,0 +1,160 @@
+"""What Produce asks of a batch before a log may have it: Kafka's checks, in Kafka's order, with Kafka's codes.
+
+The batch's header and checksum are always checked, its records only where that is cheap or a topic needs it.
+"""
+
+import struct
+from collections.abc import Callable
+
+from broker.context import RequestContext
+from broker.topics import Topic
+from protocol.crc import crc32c
+from protocol.errors import ErrorCode, KafkaError
+from protocol.messages import ProduceRequest
+from protocol.record_batch import (
+    BATCH_OVERHEAD,
+    BatchHeader,
+    Compression,
+    Record,
+    iterate_records,
+    parse_produced,
+    walk_batches,
+)
+from storage.config import LogConfig
+
+ACKS = (-1, 0, 1)
+# The one client that may write to internal topics, as in Kafka.
+ADMIN_CLIENT_ID = "__admin_client"
+NO_TIMESTAMP = -1
+# In batches of more records, and in compressed ones, the broker trusts the header: walking costs 0.1 microseconds for
+# each record, which for 100-byte records would double the price of a megabyte.
+WALKED_RECORDS_MAX = 32
+SMALLEST_RECORD_BYTES = 6  # attributes, two deltas, two null lengths, a header count
+# The low byte of a batch's attributes; its checksum.
+ATTRIBUTES_POSITION, CRC_POSITION = 22, 17
+CODEC_MASK, LOG_APPEND_TIME, TRANSACTIONAL = 0x07, 0x08, 0x10
+
+
+class InvalidRecords(KafkaError):
+    """Single records of a batch are refused; `indexes` names them (KIP-467)."""
+
+    def __init__(self, code: ErrorCode, message: str, indexes: list[int]) -> None:
+        super().__init__(code, message)
+        self.indexes = indexes
+
+
+class RequestRefused(KafkaError):
+    """No partition of the request is written, whatever the others hold."""
+
+
+class BatchChecks:
+    """The checks of one Produce request."""
+
+    __slots__ = ("_acks_valid", "_context", "_now_ms", "_transactional_id")
+
+    def __init__(self, context: RequestContext, request: ProduceRequest, now_ms: int) -> None:
+        self._context = context
+        self._acks_valid = request.acks in ACKS
+        self._transactional_id = request.transactional_id
+        self._now_ms = now_ms
+
+    def check(self, topic: Topic, config: LogConfig, records: memoryview | None) -> BatchHeader:
+        """The one batch of `records`, sound and fit for the log; may patch it.
+
+        Raises KafkaError, UnreadableBatch and RequestRefused.
+        """
+        if not self._acks_valid or topic.internal:
+            self._check_target(topic, records)
+        transactional = (
+            records is not None and len(records) > ATTRIBUTES_POSITION and records[ATTRIBUTES_POSITION] & TRANSACTIONAL
+        )
+        if transactional and self._transactional_id is None:
+            raise RequestRefused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+        batch = parse_produced(records, version=self._context.api_version, max_message_bytes=config.max_message_bytes)
+        assert records is not None
+        if transactional and batch.producer_id >= 0:
+            # Without a transaction that the coordinator knows; transactions are not supported yet.
+            raise KafkaError(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
+        if batch.size > config.segment_bytes:
+            raise KafkaError(ErrorCode.RECORD_LIST_TOO_LARGE)
+        self._check_times(config, batch, records)
+        codec = batch.attributes & CODEC_MASK
+        if not codec:
+            if batch.record_count <= WALKED_RECORDS_MAX:
+                _check_lengths(records, batch)
+        elif codec > Compression.ZSTD:
+            raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)  # Kafka's own answer to a codec that does not exist
+        if config.cleanup_policy != "delete" and "compact" in config.cleanup_policy:
+            _refuse_where(records, lambda record: record.key is None, ErrorCode.INVALID_RECORD, "no key")
+        return batch
+
+    def _check_target(self, topic: Topic, records: memoryview | None) -> None:
+        """Kafka looks for the batch first, then at acks and at whether the topic may be written to."""
+        if records is None or len(walk_batches(records)) != 1:
+            raise KafkaError(ErrorCode.INVALID_RECORD)
+        if not self._acks_valid:
+            raise KafkaError(ErrorCode.INVALID_REQUIRED_ACKS)
+        if topic.internal and self._context.client_id != ADMIN_CLIENT_ID:
+            raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION)
+
+    def _check_times(self, config: LogConfig, batch: BatchHeader, records: memoryview) -> None:
+        if config.message_timestamp_type == "LogAppendTime":
+            if batch.log_append_time:
+                indexes = [*range(batch.record_count)]
+                raise InvalidRecords(ErrorCode.INVALID_TIMESTAMP, "LogAppendTime is for the broker to set", indexes)
+            return
+        earliest = self._now_ms - config.message_timestamp_before_max_ms
+        latest = self._now_ms + config.message_timestamp_after_max_ms
+        if batch.attributes & LOG_APPEND_TIME:
+            _clear_log_append_time(records, batch)
+        if batch.max_timestamp > latest or batch.base_timestamp < earliest:
+            # The header says that some time may be out of range; the records say which.
+            _refuse_where(
+                records,
+                lambda record: record.timestamp_ms != NO_TIMESTAMP and not earliest <= record.timestamp_ms <= latest,
+                ErrorCode.INVALID_TIMESTAMP,
+                f"a timestamp outside {earliest} to {latest}",
+            )
+
+
+def _refuse_where(records: memoryview, is_wrong: Callable[[Record], bool], code: ErrorCode, message: str) -> None:
+    """Raises InvalidRecords naming the records that are wrong. Decompresses, so not for every batch."""
+    indexes = [index for index, record in enumerate(iterate_records(records)) if is_wrong(record)]
+    if indexes:
+        raise InvalidRecords(code, message, indexes)
+
+
+def _clear_log_append_time(records: memoryview, batch: BatchHeader) -> None:
+    """The topic keeps the producer's times, so the batch must not say that they are the broker's."""
+    batch.attributes &= ~LOG_APPEND_TIME
+    struct.pack_into(">h", records, ATTRIBUTES_POSITION - 1, batch.attributes)
+    batch.crc = crc32c(records[ATTRIBUTES_POSITION - 1 : batch.size])
+    struct.pack_into(">I", records, CRC_POSITION, batch.crc)
+
+
+def _check_lengths(records: memoryview, batch: BatchHeader) -> None:
+    """Follows the records' length fields: as many records as the header says, and nothing behind them."""
+    position, end = BATCH_OVERHEAD, batch.size
+    for _ in range(batch.record_count):
+        if position >= end:
+            break
+        # A zigzag varint; lengths below 64 take one byte.
+        length = records[position]
+        position += 1
+        shift = 7
+        if length > 127:
+            length &= 127
+            while position < end and shift < 35:
+                byte = records[position]
+                position += 1
+                length |= (byte & 127) << shift
+                shift += 7
+                if byte < 128:
+                    break
+        if length & 1 or length < 2 * SMALLEST_RECORD_BYTES:
+            break
+        position += length >> 1
+    else:
+        if position == end:
+            return
+    raise KafkaError(ErrorCode.INVALID_RECORD)
