@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.config import format_address
-from broker.config_definition import ConfigDefinition, ConfigSource, ConfigType, at_least, render
+from broker.config_definition import ConfigDefinition, ConfigSource, ConfigType, at_least
 from broker.services import Services
 
 _TABLE = Path(__file__).with_name("broker_config.json")
