@@ -129,14 +129,18 @@ class _Check:
         for relative_offset, position in zip(segment.offsets, segment.positions, strict=True):
             batch = BatchHeader(log, position) if position + BATCH_HEADER_BYTES <= len(log) else None
             if batch is None or batch.last_offset - segment.base_offset != relative_offset:
-                self._add(segment.path(".index"), f"offset {segment.base_offset + relative_offset} is not at byte {position}")
+                self._add(
+                    segment.path(".index"), f"offset {segment.base_offset + relative_offset} is not at byte {position}"
+                )
         if list(segment.timestamps) != sorted(set(segment.timestamps)):
             self._add(segment.path(".timeindex"), "the timestamps do not ascend")
 
     def _check_wal(self, checkpoint: Checkpoint) -> None:
-        files = WalFiles(self._file_system, self._directory / WAL_DIRECTORY, 0, durable=False).open_existing(tidy=False)
+        trusted = checkpoint.boot_id in ("", self._file_system.boot_id())
+        wal = WalFiles(self._file_system, self._directory / WAL_DIRECTORY, 0, durable=False)
+        files = wal.open_existing(tidy=False, trusted=trusted)
         try:
-            replay_wal(files, checkpoint, self._check_entry)
+            replay_wal(files, checkpoint, self._check_entry, trusted=trusted)
         finally:
             for file in files:
                 file.close()

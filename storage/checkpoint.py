@@ -38,7 +38,10 @@ class Checkpoint:
     clean: bool
     """Written by a clean shutdown: nothing follows in the WAL."""
     boot_id: str
+    """Of the machine's boot in which the WAL and newer segments may be trusted; empty: always (they are synced in time)."""
     states: list[bytes] = field(default_factory=list)
+    synced: bool = True
+    """What it names is on the disk."""
 
 
 def pack_log(log: PartitionLog, producers: list[list[object]], end_offset: int) -> bytes:
@@ -116,7 +119,10 @@ def read_checkpoint(file_system: FileSystem, directory: Path) -> Checkpoint | No
         unsynced = None
     if unsynced is None or not unsynced.boot_id or unsynced.boot_id != file_system.boot_id():
         return synced
-    return unsynced if synced is None or unsynced.number > synced.number else synced
+    if synced is not None and synced.number > unsynced.number:
+        return synced
+    unsynced.synced = False
+    return unsynced
 
 
 def _read(file_system: FileSystem, path: Path) -> Checkpoint | None:

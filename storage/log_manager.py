@@ -74,9 +74,7 @@ class LogManager:
 
         `post` runs a callback on the event loop, from any thread. Raises DirectoryLocked, CorruptStorage, OSError.
         """
-        if not file_system.exists(directory):
-            file_system.make_directory(directory)
-            file_system.sync_directory(directory.parent)
+        file_system.make_directory(directory)
         manager = cls(directory, config, clock, file_system, post, new_worker)
         try:
             manager._recover()
@@ -174,22 +172,23 @@ class LogManager:
 
     def _recover(self) -> None:
         checkpoint = read_checkpoint(self._file_system, self._directory)
-        wal_files = self._wal_files.open_existing()
-        trusted = True
+        trusted = checkpoint is None or checkpoint.boot_id in ("", self._file_system.boot_id())
+        wal_files = self._wal_files.open_existing(trusted=trusted)
+        # An earlier life may have been killed before it came to this.
+        self._file_system.sync_directory(self._directory.parent)
+        self._file_system.sync_directory(self._directory)
         if checkpoint is None:
             if wal_files:
                 raise CorruptStorage(self._directory / "checkpoint", 0, "there is a WAL but no checkpoint")
             checkpoint = Checkpoint(0, 1, 0, clean=True, boot_id="")
             write_checkpoint(self._file_system, self._directory, checkpoint, sync=True)
-        elif self._config.sync == "os" and not checkpoint.clean:
-            trusted = checkpoint.boot_id == self._file_system.boot_id()
         restore_logs(checkpoint, self._logs, self._new_log)
         check = DirectoryCheck(self._file_system, self._directory, self._services, trusted=trusted)
         if not trusted:
             for log in self._logs.values():
                 check.check(log)
-        replay = Replay(self._logs, self._new_log, self._clock)
-        replayed = replay_wal(wal_files, checkpoint, replay.apply)
+        replay = Replay(self._logs, self._new_log, self._clock, trusted=trusted)
+        replayed = replay_wal(wal_files, checkpoint, replay.apply, trusted=trusted)
         check.remove_orphans(self._logs)
         if trusted:
             for log in self._logs.values():
@@ -231,6 +230,10 @@ class LogManager:
             on_published=self._write_behind.on_published,
             on_failure=self._fail,
         )
+        if self._config.sync == "os" and not checkpoint.boot_id:
+            # From now on the WAL may be trusted only in this boot of the machine.
+            checkpoint.boot_id, checkpoint.clean = self._file_system.boot_id(), False
+            write_checkpoint(self._file_system, self._directory, checkpoint, sync=True)
         for log in replay.touched:
             self._write_behind.mark_dirty(log)
             self._services.changed[log] = None

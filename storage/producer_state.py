@@ -106,8 +106,8 @@ class ProducerState:
             del self.producers[key]
 
     def snapshot(self) -> list[list[object]]:
-        """For the checkpoint; see `restore`."""
-        return [[p.producer_id, p.epoch, p.last_active_ms, p.batches] for p in self.producers.values()]
+        """For the checkpoint; see `restore`. Copied: it is packed only after the batches so far are durable."""
+        return [[p.producer_id, p.epoch, p.last_active_ms, list(p.batches)] for p in self.producers.values()]
 
     def restore(self, snapshot: list[tuple[int, int, int, list[list[int]]]]) -> None:
         """Replace everything by a snapshot."""

@@ -42,7 +42,8 @@ class ReplayedWal:
 class Replay:
     """Applies WAL entries to logs."""
 
-    def __init__(self, logs: dict[LogKey, PartitionLog], new_log: NewLog, clock: Clock) -> None:
+    def __init__(self, logs: dict[LogKey, PartitionLog], new_log: NewLog, clock: Clock, *, trusted: bool) -> None:
+        self._trusted = trusted
         self._logs = logs
         self._new_log = new_log
         self._now_ms = clock.time_ms()
@@ -60,6 +61,9 @@ class Replay:
                 try:
                     log.replay(batch, file, entry.position, self._now_ms)
                 except ValueError as error:
+                    if not self._trusted:
+                        # storage.sync=os and a power failure: what follows a lost batch is lost with it.
+                        return
                     raise CorruptStorage(file.path, entry.position, f"{log.directory.name}: {error}") from error
                 self.touched[log] = None
             return
@@ -78,9 +82,11 @@ class Replay:
             self.touched[log] = None
 
 
-def replay_wal(files: list[WalFile], checkpoint: Checkpoint, apply: Callable[[Entry, WalFile], None]) -> ReplayedWal:
+def replay_wal(
+    files: list[WalFile], checkpoint: Checkpoint, apply: Callable[[Entry, WalFile], None], *, trusted: bool
+) -> ReplayedWal:
     """Walk the frames in sequence, from `checkpoint.replay_from` on; CorruptStorage if synced frames are missing."""
-    if not checkpoint.clean and all(file.generation.number < checkpoint.wal_generation for file in files):
+    if trusted and not checkpoint.clean and all(file.generation.number < checkpoint.wal_generation for file in files):
         path = files[0].path.parent if files else Path("wal")
         raise CorruptStorage(path, 0, f"WAL file {checkpoint.wal_generation} is missing")
     firsts = [(frame.sequence, file) for file in files if (frame := _first_frame(file)) is not None]
@@ -132,6 +138,7 @@ def _refuse_proven_loss(files: list[WalFile], walked: list[WalFile], stopped_at:
             if file is not walked[-1]:
                 continue
             start = stopped_at
+        # Frames written under storage.sync=os claim nothing.
         for frame in find_frames(file.mapping.view, start, file.seed):
             if frame.synced_sequence >= expected:
                 at, position = (walked[-1], stopped_at) if walked else (file, FILE_HEADER_BYTES)
@@ -148,6 +155,8 @@ def restore_logs(checkpoint: Checkpoint, logs: dict[LogKey, PartitionLog], new_l
         state = unpack_log(packed)
         log = new_log(state.topic_id, state.topic, state.partition)
         restore_log(log, state, packed)
+        if not checkpoint.synced:
+            log.dirty_segments = dict.fromkeys(log.segments)
         logs[log.key] = log
 
 

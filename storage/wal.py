@@ -84,7 +84,8 @@ class Wal:
         self._waiters: dict[int, list[DurableCallback]] = {}
         self._syncing = False
         self._unsynced_files: list[WalFile] = []
-        self.written_sequence = self.synced_sequence = self.durable_sequence = next_sequence - 1
+        self.written_sequence = self.durable_sequence = next_sequence - 1
+        self.synced_sequence = next_sequence - 1 if self._syncs else 0
         self.failed: StorageFailure | None = None
         self.old_files = old_files
         """No longer written to, oldest first; the checkpoint recycles them."""

@@ -54,8 +54,11 @@ class WalFiles:
         self.spares: deque[WalFile] = deque()
         """Ready for use; filled by the write-behind thread, emptied by the loop."""
 
-    def open_existing(self, *, tidy: bool = True) -> list[WalFile]:
-        """Files of earlier runs; `tidy` removes what a crash left half prepared. Raises CorruptStorage on a bad header."""
+    def open_existing(self, *, tidy: bool = True, trusted: bool = True) -> list[WalFile]:
+        """Files of earlier runs; `tidy` removes what a crash left half prepared.
+
+        Raises CorruptStorage on a bad header, unless the files are not `trusted` because nothing was ever synced.
+        """
         if tidy:
             self._file_system.make_directory(self._directory)
         found: list[WalFile] = []
@@ -67,6 +70,9 @@ class WalFiles:
                 continue
             file = self._file_system.open(path)
             generation = decode_file_header(file.read(0, FILE_HEADER_BYTES))
+            if generation is None and not trusted:
+                file.close()
+                continue
             if generation is None:
                 raise CorruptStorage(path, 0, "the header of this WAL file is not valid")
             found.append(WalFile(path, file, file.map(size), generation, size))

@@ -108,7 +108,7 @@ class Scenario:
         self.manager = None
         if kind == "power":
             self.disk.lose_power()
-            if self.config.sync == "os":
+            if self.config.sync != "always":
                 for model in self.logs:
                     model.acked_end = 0
         else:
