@@ -8,9 +8,9 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
-from storage.log_manager import LogManager
 
 from broker.config import Config, format_address, parse_address
 from broker.coordinator.runtime import GroupCoordinator
@@ -27,6 +27,10 @@ from broker.topics import Topics
 from storage.clock import SystemClock
 from storage.config import StorageConfig
 from storage.file_system import OsFileSystem
+from storage.log_manager import LogManager
+
+if TYPE_CHECKING:
+    from broker.gateways.http import HttpServer
 
 MAINTENANCE_INTERVAL_S = 5.0
 STOP_TIMEOUT_S = 4.0
@@ -51,6 +55,7 @@ class Broker:
         self.services: Services
         self._listener: KafkaListener
         self._dispatcher: Dispatcher
+        self._http: HttpServer
         self._maintenance: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -59,6 +64,7 @@ class Broker:
             services = self.services = self._open_storage(undo)
             self._start_groups(services, undo)
             await self._listen(services, undo)
+            await self._start_http(services, undo)
             undo.pop_all()
         self._maintain()
 
@@ -119,6 +125,13 @@ class Broker:
         services.advertised_host, services.advertised_port = _advertised(config, host, port)
         self.kafka_address = format_address(host, port)
 
+    async def _start_http(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
+        from broker.gateways.http import start_http  # half a second of imports
+
+        self._http = await start_http(services, *parse_address(self.config.http_listen))
+        undo.push_async_callback(self._http.close)
+        self.http_address = format_address(self._http.host, self._http.port)
+
     def _maintain(self) -> None:
         """Retention, rolling by time and the like, every few seconds."""
         self.services.logs.maintain()
@@ -136,6 +149,7 @@ class Broker:
         """Stops serving and closes the data directory with a checkpoint."""
         if self._maintenance is not None:
             self._maintenance.cancel()
+        await self._http.close()
         await self._listener.stop()
         await self._dispatcher.stop()
         self.services.groups.stop()
@@ -186,7 +200,7 @@ async def _serve(config: Config) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_THRESHOLD)
-    sys.stdout.write(f"senselog ready kafka={broker.kafka_address} http={broker.http_address or broker.config.http_listen}\n")
+    sys.stdout.write(f"senselog ready kafka={broker.kafka_address} http={broker.http_address}\n")
     sys.stdout.flush()
     await broker.stopped.wait()
     await asyncio.wait_for(broker.stop(), STOP_TIMEOUT_S)
