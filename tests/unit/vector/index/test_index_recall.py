@@ -1,0 +1,51 @@
+"""Recall against an exact scan, on clusters stored in cluster order: the case in which a filtered graph lies."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.index_recall import clustered, load, measure, records
+from vector.index.partition_index import PartitionIndex
+from vector.index.settings import IndexSettings
+
+
+@pytest.fixture(scope="module", params=[0.0, 0.8], ids=["distinct", "80 % duplicates"])
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PartitionIndex, np.ndarray, np.ndarray]]:
+    random = np.random.default_rng(3)
+    rows = clustered(6000, 48, 0.5, random)
+    contents = records(len(rows), request.param, random)
+    settings = IndexSettings(48, growing_rows_max=2000, exact_matches_max=500)
+    index = PartitionIndex.open(tmp_path_factory.mktemp("recall") / "index", settings)
+    load(index, rows, contents)
+    yield index, rows, contents
+    index.close()
+
+
+@pytest.mark.parametrize("selectivity", [1.0, 0.5, 0.1, 0.01, 0.001])
+def test_recall_at_every_selectivity(loaded: tuple[PartitionIndex, np.ndarray, np.ndarray], selectivity: float) -> None:
+    """recall@10 >= 0.98, and as many hits as there are matches."""
+    index, rows, contents = loaded
+    result = measure(index, rows, contents, selectivity, 60)
+    assert result["recall_at_10"] >= 0.98
+    assert result["answers_too_short"] == 0
+
+
+def test_graphs_were_used(loaded: tuple[PartitionIndex, np.ndarray, np.ndarray]) -> None:
+    """The recall above is not that of exact scans alone."""
+    index, rows, contents = loaded
+    before = index.status()["searches"]["graph"]
+    measure(index, rows, contents, 1.0, 30)
+    assert index.status()["searches"]["graph"] > before
+
+
+def test_a_sealed_vector_costs_at_most_700_bytes_of_memory_at_384_dimensions(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    rows = clustered(1500, 384, 0.5, random)
+    index = PartitionIndex.open(tmp_path, IndexSettings(384, growing_rows_max=1500, exact_matches_max=500))
+    empty = index.memory_bytes
+    load(index, rows, records(len(rows), 0.0, random))
+    assert index.status()["segments"][0]["graph_trust"]
+    assert (index.memory_bytes - empty) / len(rows) <= 700
+    index.close()
