@@ -36,7 +36,8 @@ def decoder(version: int, generic: Decode) -> Decode:
             return generic(data, start, end)
         position = start + 8
         topics = []
-        for _ in range(topic_count - 1):
+        while topic_count > 1:  # a while loop of one round takes 0.03 µs, a for loop over a range 0.1
+            topic_count -= 1
             topic = new(topic_class)
             if by_id:
                 name_end = position + _UUID_BYTES
@@ -74,12 +75,17 @@ def _partitions(topic: Any, data: memoryview, position: int) -> int:
         return 0
     position += 1
     topic.partition_data = partitions = []
-    for _ in range(count - 1):
+    while count > 1:
+        count -= 1
         partition = new(partition_class)
         partition.index, size = _PARTITION(data, position)
         position += 5
         if size > 0x7F:
-            size, position = long_varint(size, data, position)
+            if data[position] < 0x80:
+                size += (data[position] - 1) << 7
+                position += 1
+            else:
+                size, position = long_varint(size, data, position)
         records_end = position + size - 1
         if not size or data[records_end]:  # null records, or tags behind them
             return 0
