@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from senselog_client import IndexLoading, SearchResult, SenselogClient
+from senselog_client import IndexLoading, SearchError, SearchResult, SenselogClient
 
 from broker.cli.search import freshness_line
 from broker.cli.tables import readable, table
@@ -68,7 +68,7 @@ def main() -> int:
             return failed
     except KeyboardInterrupt:
         return 130
-    except (RuntimeError, KafkaException) as error:
+    except (RuntimeError, KafkaException, SearchError) as error:
         console.print(f"[red]error:[/red] {error}")
         return 1
 
@@ -159,7 +159,7 @@ def _own_broker() -> Iterator[str]:
 
 
 def _create_topic(run: Run, model: str | None) -> None:
-    admin = AdminClient({"bootstrap.servers": run.bootstrap})
+    admin = AdminClient({"bootstrap.servers": run.bootstrap, "log_level": 3})
     there = admin.list_topics(timeout=TIMEOUT_S).topics
     if run.topic not in there:
         config = {"vector.enabled": "true"} | ({"vector.embedding.model": model} if model else {})
