@@ -1,7 +1,5 @@
 """Failures a person can act on, each as one line that names the thing."""
 
-import sys
-
 
 class Failure(Exception):
     """Ends a command with exit code 1 and this line."""
@@ -14,27 +12,19 @@ _KAFKA_MESSAGES = {
 }
 
 
+# Exceptions of these packages are written for people.
+_OURS = {"broker", "protocol", "senselog_client", "storage", "vector"}
+
+
 def describe(error: Exception) -> str:
     """One line for any exception. Anything not expected says how to see where it came from."""
-    message = " ".join(str(error).split())
-    if isinstance(error, Failure) or _is_ours(error):
-        return " ".join(str(getattr(error, "message", message)).split())  # protocol's KafkaError prefixes its code
-    if _module(error).startswith("kafka."):
+    # protocol's KafkaError puts its code before its message; kafka-python's error for a code has no message at all.
+    message = " ".join(str(getattr(error, "message", None) or error).split())
+    package = type(error).__module__.partition(".")[0]
+    if package in _OURS:
+        return message
+    if package == "kafka":
         return _KAFKA_MESSAGES.get(type(error).__name__, message or type(error).__name__)
-    if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else message
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"{type(error).__name__}: {message} (SENSELOG_TRACEBACK=1 shows where)"
-
-
-def _is_ours(error: Exception) -> bool:
-    """Ours write messages for people: ConfigError, SearchError, KafkaError … Looked up, not imported: imports cost time."""
-    known = (("broker.config", "ConfigError"), ("senselog_client", "SearchError"), ("protocol.errors", "KafkaError"))
-    for module, name in known:
-        loaded = sys.modules.get(module)
-        if loaded is not None and isinstance(error, getattr(loaded, name)):
-            return True
-    return False
-
-
-def _module(error: Exception) -> str:
-    return type(error).__module__ + "."

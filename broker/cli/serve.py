@@ -39,8 +39,13 @@ def serve(
     ] = None,
 ) -> None:
     """Start the broker."""
-    from broker.config import Config
+    from broker.config import Config, ConfigError, parse_address
 
+    for option, address in (("--listen", listen), ("--http", http)):
+        try:
+            parse_address(address or "0.0.0.0:0")
+        except ConfigError as error:
+            raise typer.BadParameter(str(error), param_hint=option) from None
     loaded = Config.load(config, settings or (), data_dir=data_dir, listen=listen, http_listen=http)
     from broker.app import serve as run
 

@@ -64,6 +64,7 @@ def test_help_imports_nothing_heavy() -> None:
         ["search", "t", "q", "-k", "0"],
         ["search", "t", "q", "--since", "yesterday"],
         ["consume", "t", "--from", "middle"],
+        ["serve", "--listen", "nowhere"],
         ["no-such-command"],
     ],
     ids=" ".join,
