@@ -17,8 +17,9 @@ class HashingEmbedder:
 
     revision = "1, for tests only: shares words, not meaning"
     max_tokens = 4096
-    texts_per_call = 4096
+    texts_per_call = 512
     calls_at_once = 1
+    symmetric = True
 
     def __init__(self, name: str, dimensions: int) -> None:
         self.name = name
@@ -34,7 +35,8 @@ class HashingEmbedder:
                 row[digest % self.dimensions] += np.where(digest & 0x8000_0000, 1.0, -1.0)
             if not row.any():
                 row[0] = 1.0
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
     def fit(self, text: str) -> tuple[str, bool]:
         """At most `max_tokens` characters."""

@@ -26,6 +26,8 @@ class Embedder(Protocol):
     """The most texts of one `embed` call."""
     calls_at_once: int
     """How many calls make sense in parallel."""
+    symmetric: bool
+    """Whether a text gets the same vector as a query and as a passage."""
 
     def embed(self, texts: Sequence[str], kind: Kind) -> Float32:
         """float32[n, d] in the order of `texts`, all finite and not zero. Raises EmbedError."""
