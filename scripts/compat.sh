@@ -11,4 +11,4 @@ if command -v npm > /dev/null && [ ! -d tests/compat/kafkajs/node_modules/kafkaj
   echo "Installing kafkajs …"
   (cd tests/compat/kafkajs && npm install --silent --no-audit --no-fund --no-package-lock)
 fi
-exec .venv/bin/python -m pytest tests/compat -v -rs "$@"
+exec .venv/bin/python -m pytest tests/compat -v -rs -o filterwarnings=default -p no:randomly "$@"

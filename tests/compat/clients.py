@@ -60,6 +60,7 @@ class _Polling:
 
     def __init__(self, step: Callable[[], None], end: Callable[[], None]) -> None:
         self.got: list[Got] = []
+        self.owned: set[int] = set()  # written by the member's thread: the clients are not to be asked from another one
         self._step, self._end = step, end
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -75,6 +76,11 @@ class _Polling:
             self._end()
         except BaseException as error:
             self._error = error
+
+    def assignment(self) -> set[int]:
+        if self._error:
+            raise self._error
+        return self.owned
 
     def close(self) -> None:
         self._stop.set()
@@ -132,14 +138,14 @@ class Confluent:
         consumer.subscribe([topic])
 
         def step() -> None:
+            polling.owned = {place.partition for place in consumer.assignment()}
             if messages := consumer.consume(100, 0.1):
                 polling.got.extend(self._got(message) for message in messages)
                 consumer.commit(asynchronous=False)
 
         polling = _Polling(step, consumer.close)
-        polling.assignment = lambda: {place.partition for place in consumer.assignment()}  # type: ignore[attr-defined]
         polling.start()
-        return polling  # type: ignore[return-value]
+        return polling
 
     @staticmethod
     def _got(message: Any) -> Got:
@@ -200,14 +206,14 @@ class KafkaPython:
         )
 
         def step() -> None:
+            polling.owned = {place.partition for place in consumer.assignment()}
             if got := self._got(consumer.poll(100)):
                 polling.got.extend(got)
                 consumer.commit()
 
         polling = _Polling(step, consumer.close)
-        polling.assignment = lambda: {place.partition for place in consumer.assignment()}  # type: ignore[attr-defined]
         polling.start()
-        return polling  # type: ignore[return-value]
+        return polling
 
     @staticmethod
     def _got(polled: Any) -> list[Got]:
@@ -285,6 +291,7 @@ class AioKafka:
                     heartbeat_interval_ms=500,
                 )
                 await consumer.start()
+            polling.owned = {place.partition for place in consumer.assignment()}
             if got := self._got(await consumer.getmany(timeout_ms=100)):
                 polling.got.extend(got)
                 await consumer.commit()
@@ -294,9 +301,8 @@ class AioKafka:
             loop.close()
 
         polling = _Polling(lambda: loop.run_until_complete(poll()), end)
-        polling.assignment = lambda: {place.partition for place in consumer.assignment()} if consumer else set()  # type: ignore[attr-defined]
         polling.start()
-        return polling  # type: ignore[return-value]
+        return polling
 
     @staticmethod
     def _got(polled: Any) -> list[Got]:

@@ -2,6 +2,7 @@
 
 import ast
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +101,9 @@ def test_nothing_fetched_or_built_is_committed() -> None:
         if name.endswith((".so", ".onnx", ".safetensors", ".jar", ".whl", ".faiss", ".bin", ".gz", ".zst"))
     ]
     assert not bad, f"not sources: {bad}"
+
+
+def test_the_page_of_supported_apis_is_current() -> None:
+    """docs/protocol-support.md says what the API table says."""
+    done = subprocess.run([sys.executable, "scripts/protocol_support.py", "--check"], cwd=ROOT, check=False)
+    assert not done.returncode, "run: python scripts/protocol_support.py"
