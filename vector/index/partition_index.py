@@ -119,7 +119,10 @@ class PartitionIndex:
     # Writing: the owner's thread only
 
     def append(self, run: Run) -> None:
-        """Makes a run searchable. Raises ValueError when it does not follow on `indexed_offset` or is malformed."""
+        """Makes a run searchable. Raises ValueError when it does not follow on `indexed_offset` or is malformed.
+
+        Raises OSError when a checkpoint or seal that it set off failed: the run is in all the same, only not yet durable.
+        """
         self._check(run)
         base_offset = self._growing.next_offset
         if self._growing_since is None:
@@ -151,6 +154,8 @@ class PartitionIndex:
 
     def checkpoint(self) -> None:
         """Makes everything appended so far durable. Raises OSError; nothing is lost then, the next call tries again."""
+        if self._manifest_stale:  # the journal is not named yet: the disk was full
+            self._store_manifest()
         if self._pending:
             self._journal.append_durable(self._pending)
             self._pending, self._pending_bytes = [], 0
@@ -164,14 +169,17 @@ class PartitionIndex:
     def _freeze(self) -> None:
         """Ends the growing segment and starts the next; a builder seals the frozen one, which serves until then."""
         self.checkpoint()
-        self._journal.close()
+        finished = self._journal
         self._start_growing(self._growing.next_offset)
+        finished.close()
         self._store_manifest()
 
     def _start_growing(self, base_offset: int) -> None:
-        self._growing = GrowingSegment(self._take_identity(), base_offset, self.settings)
+        identity = self._take_identity()
+        self._journal = AppendFile(self.directory / journal_name(identity))
+        self._growing = GrowingSegment(identity, base_offset, self.settings)
         self._growing_since = None
-        self._journal = AppendFile(self.directory / journal_name(self._growing.identity))
+        self._manifest_stale = True
         self._segments = (*self._segments, self._growing)
 
     def drop_below(self, log_start_offset: int) -> None:
@@ -196,10 +204,11 @@ class PartitionIndex:
         if not lost:
             return
         self.checkpoint()
-        self._journal.close()
+        finished = self._journal
         self._reserve = (*self._reserve, *lost)
         self._segments = tuple(kept)
         self._start_growing(lost[0].base_offset)
+        finished.close()
         self._checkpointed_offset = self._growing.next_offset
         self._store_manifest()
 
@@ -319,6 +328,7 @@ class PartitionIndex:
                 reserve=tuple(entry_of(segment) for segment in self._reserve),
             ),
         )
+        self._manifest_stale = False
 
     def _remove(self, segments: Iterable[AnySegment]) -> None:
         remove(self.directory, [name for segment in segments for name in segment_file_names(segment)])

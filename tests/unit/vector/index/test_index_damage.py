@@ -107,3 +107,30 @@ def test_a_restart_after_a_crash_embeds_at_most_what_was_not_checkpointed(direct
     assert again.indexed_offset == 111
     assert list(again.known_vectors([content_hash(500), content_hash(501), content_hash(3)])) == [content_hash(500), content_hash(3)]
     again.close()
+
+
+def test_a_full_disk_loses_nothing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the disk is full records are searchable but not durable; once there is room a checkpoint makes them so."""
+    index = PartitionIndex.open(directory, SETTINGS)
+
+    def disk_full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for place in ("os.fsync", "os.write"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, disk_full)
+            start = index.indexed_offset
+            with pytest.raises(OSError, match="No space"):
+                index.append(run_of([Record(start + o, 0, (1000 + start + o,)) for o in range(25)], start + 25, SETTINGS))
+            assert index.indexed_offset == start + 25
+            assert index.checkpointed_offset < start + 25
+            with pytest.raises(OSError, match="No space"):
+                index.checkpoint()
+        index.checkpoint()
+        assert index.checkpointed_offset == start + 25
+    index._journal.close()  # the process dies here
+    again = PartitionIndex.open(directory, SETTINGS)
+    assert again.indexed_offset == 160
+    assert again.counts.records == 160
+    again.close()
+    assert check_index(directory) == []

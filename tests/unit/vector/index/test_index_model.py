@@ -231,5 +231,5 @@ def assert_identity(machine: IndexMachine) -> None:
 
 TestIndex = IndexMachine.TestCase
 TestIndex.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
