@@ -22,21 +22,18 @@ class FrameSizeError(Exception):
 class PendingResponse:
     """The place of one request's response in the queue; complete it once, at any time."""
 
-    __slots__ = ("_buffers", "_connection", "overlapping")
+    __slots__ = ("_connection", "buffers", "overlapping")
 
     def __init__(self, connection: "ServerConnection", overlapping: bool) -> None:
+        """`overlapping`: see `ServerConnection.admits`."""
         self._connection = connection
-        self._buffers: Sequence[Buffer] | None = None
+        self.buffers: Sequence[Buffer] | None = None
         self.overlapping = overlapping
 
     def complete(self, buffers: Sequence[Buffer]) -> None:
         """Hands over the encoded response frame; no buffers at all: this request has no response (Produce with acks=0)."""
-        self._buffers = buffers
+        self.buffers = buffers
         self._connection.release()
-
-    @property
-    def buffers(self) -> Sequence[Buffer] | None:
-        return self._buffers
 
 
 class ServerConnection:
@@ -120,6 +117,9 @@ class ServerConnection:
         """Copies what was not handed out, since the shared buffer now goes to other connections."""
         if self._large is not None:
             return
+        if self._position == self._end:
+            self._data = self._shared
+            return
         rest = self._data[self._position : self._end]
         if len(rest) >= SIZE_BYTES:
             needed = SIZE_BYTES + _SIZE.unpack_from(rest)[0]
@@ -129,7 +129,7 @@ class ServerConnection:
                 self._position = self._end = 0
                 return
         # A bytearray, because record batches are patched in place.
-        self._data, self._position, self._end = memoryview(bytearray(rest)) if rest else self._shared, 0, len(rest)
+        self._data, self._position, self._end = memoryview(bytearray(rest)), 0, len(rest)
 
     def _allocate(self, needed: int, head: memoryview) -> None:
         size = min(needed, max(FIRST_ALLOCATION_BYTES, 4 * len(head)))
@@ -156,15 +156,19 @@ class ServerConnection:
     def expect(self, overlapping: bool) -> PendingResponse:
         """Queues a response that is not there yet."""
         response = PendingResponse(self, overlapping)
-        self._pending.append(response)
-        if not overlapping:
-            self._serial += 1
+        self.enqueue(response)
         return response
+
+    def enqueue(self, response: PendingResponse) -> None:
+        """Queues a response that is not there yet."""
+        self._pending.append(response)
+        if not response.overlapping:
+            self._serial += 1
 
     def send(self, buffers: Sequence[Buffer]) -> None:
         """A response that is there at once; only when nothing is pending."""
-        self._output.extend(buffers)
         for buffer in buffers:
+            self._output.append(buffer)
             self.output_bytes += len(buffer)
 
     def release(self) -> None:
@@ -176,7 +180,7 @@ class ServerConnection:
                 self._serial -= 1
             self.send(buffers)
             moved = True
-        if moved:
+        if moved:  # also by a request without a response: others may have waited for it
             self.on_output()
 
     def take_output(self) -> list[Buffer]:

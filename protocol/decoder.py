@@ -206,7 +206,9 @@ class _DecoderWriter:
         target = self.variable()
         self.start_value(field.name, null, nullable, target)
         # Each element takes a byte or more, so a length beyond the message is refused before anything is allocated.
-        self.emit(f"if {length} > end - p: raise Malformed('{field.name} has more elements than the message has bytes')")
+        self.emit(
+            f"if {length} > end - p: raise Malformed('{field.name} has more elements than the message has bytes')"
+        )
         if field.kind in FORMATS and field.kind != "uuid":
             layout = FORMATS[field.kind]
             self.emit(f"{target} = list(prepared(f'{{{length}}}{layout}').unpack_from(b, p))")

@@ -1,7 +1,7 @@
 """Every API in every version: our codec against itself, and against kafka-python's and kio's."""
 
 import dataclasses
-import datetime
+import datetime as dt
 import enum
 import importlib
 import io
@@ -71,9 +71,7 @@ def assert_same_as_kafka_python(struct: schema.Struct, version: int, ours: Any, 
         if "authorized_operations" in field.name:
             continue
         if field.struct and ours_value is not None:
-            pairs = (
-                zip(ours_value, their_value, strict=True) if field.array else ((ours_value, their_value),)
-            )
+            pairs = zip(ours_value, their_value, strict=True) if field.array else ((ours_value, their_value),)
             for our_element, their_element in pairs:
                 assert_same_as_kafka_python(field.struct, version, our_element, their_element)
         else:
@@ -91,9 +89,7 @@ def plain(value: Any) -> Any:
 @bodies
 @few
 @given(data=st.data())
-def test_kafka_python_reads_and_writes_the_same(
-    data: st.DataObject, key: ApiKey, version: int, direction: str
-) -> None:
+def test_kafka_python_reads_and_writes_the_same(data: st.DataObject, key: ApiKey, version: int, direction: str) -> None:
     if key in KAFKA_PYTHON_LACKS:
         return
     message = data.draw(messages(key, version, direction))
@@ -119,9 +115,9 @@ def kio_plain(value: Any) -> Any:
     """kio's rich types as what is on the wire."""
     if isinstance(value, enum.Enum):
         return int(value.value)
-    if isinstance(value, datetime.timedelta):
+    if isinstance(value, dt.timedelta):
         return round(value.total_seconds() * 1000)
-    if isinstance(value, datetime.datetime):
+    if isinstance(value, dt.datetime):
         return round(value.timestamp() * 1000)
     if isinstance(value, uuid.UUID):
         return value.bytes
@@ -188,7 +184,9 @@ def test_versions_cover_what_kafka_4_3_advertises() -> None:
 def test_fields_that_a_version_lacks_are_left_out_and_default_when_decoded() -> None:
     cls = message_class("MetadataResponse")
     message = cls(cluster_id="cluster", controller_id=7)
-    assert codec.decode_response(ApiKey.METADATA, 0, b"".join(codec.encode_response(ApiKey.METADATA, 0, message))) == cls()
+    assert (
+        codec.decode_response(ApiKey.METADATA, 0, b"".join(codec.encode_response(ApiKey.METADATA, 0, message))) == cls()
+    )
 
 
 def test_unknown_tags_are_ignored() -> None:
@@ -227,7 +225,9 @@ def test_decoded_records_are_views_of_the_frame() -> None:
     message = cls(topic_data=[cls.TopicProduceData(name="t", partition_data=[partition])])
     for version in range(3, 13):
         frame = bytearray(b"".join(codec.encode_request(ApiKey.PRODUCE, version, message)))
-        records = codec.decode_request(ApiKey.PRODUCE, version, memoryview(frame)).topic_data[0].partition_data[0].records
+        records = (
+            codec.decode_request(ApiKey.PRODUCE, version, memoryview(frame)).topic_data[0].partition_data[0].records
+        )
         frame[frame.index(b"x")] = ord("y")
         assert bytes(records) == b"y" + b"x" * 99
 

@@ -43,7 +43,9 @@ def test_the_client_id_is_a_legacy_string_in_flexible_headers_too() -> None:
 
 
 def test_the_response_header_of_api_versions_is_never_flexible() -> None:
-    assert [headers.encode_response_header(ApiKey.API_VERSIONS, version, 7) for version in range(5)] == [b"\0\0\0\7"] * 5
+    assert [headers.encode_response_header(ApiKey.API_VERSIONS, version, 7) for version in range(5)] == [
+        b"\0\0\0\7"
+    ] * 5
 
 
 def test_a_negative_client_id_length_is_null() -> None:
