@@ -22,6 +22,8 @@ from broker.config_definition import (
     one_of,
     render,
 )
+from broker.recompression import CODECS
+from protocol.compression import Compression
 from protocol.errors import ErrorCode, KafkaError
 from storage.config import LogConfig
 from vector.config import TOPIC_KEYS as VECTOR_CONFIG_KEYS
@@ -52,10 +54,10 @@ def _kafka_keys() -> tuple[ConfigDefinition, ...]:
     # fmt: off
     return (
         key("cleanup.policy", listing, "delete", "What happens to old segments: delete (by retention), compact (keep the last record of each key), or both.", one_of("compact", "delete"), "log.cleanup.policy"),  # noqa: E501
-        key("compression.gzip.level", integer, "-1", "Level for gzip, should the broker compress; it keeps the producer's codec, so this has no effect.", between_or(1, 9, -1), "compression.gzip.level"),  # noqa: E501
-        key("compression.lz4.level", integer, "9", "Level for lz4, should the broker compress; it keeps the producer's codec, so this has no effect.", between(1, 17), "compression.lz4.level"),  # noqa: E501
-        key("compression.type", string, "producer", "The topic's codec: uncompressed, zstd, lz4, snappy, gzip, or producer (batches stay as they were sent).", codecs, "compression.type"),  # noqa: E501
-        key("compression.zstd.level", integer, "3", "Level for zstd, should the broker compress; it keeps the producer's codec, so this has no effect.", between(-131072, 22), "compression.zstd.level"),  # noqa: E501
+        key("compression.gzip.level", integer, "-1", "Level for gzip where the broker compresses. Accepted without effect: it uses the codec's default.", between_or(1, 9, -1), "compression.gzip.level"),  # noqa: E501
+        key("compression.lz4.level", integer, "9", "Level for lz4 where the broker compresses. Accepted without effect: it uses the codec's default.", between(1, 17), "compression.lz4.level"),  # noqa: E501
+        key("compression.type", string, "producer", "What batches are stored in: uncompressed, zstd, lz4, snappy, gzip, or producer (as they were sent, which is by far the fastest).", codecs, "compression.type"),  # noqa: E501
+        key("compression.zstd.level", integer, "3", "Level for zstd where the broker compresses. Accepted without effect: it uses the codec's default.", between(-131072, 22), "compression.zstd.level"),  # noqa: E501
         key("delete.retention.ms", long, "86400000", "How long tombstones and transaction markers of a compacted topic are kept, so that a reader from the start sees them.", natural, "log.cleaner.delete.retention.ms"),  # noqa: E501
         key("file.delete.delay.ms", long, "60000", "How long Kafka keeps a deleted segment's file; here files go at once, open readers keep their data.", natural, "log.segment.delete.delay.ms"),  # noqa: E501
         key("flush.messages", long, never, "Kafka: sync after this many records. Here storage.sync of the broker decides when data is synced.", positive, "log.flush.interval.messages"),  # noqa: E501
@@ -159,6 +161,14 @@ def effective_values(configs: Mapping[str, str], broker: BrokerDefaults) -> dict
         text = configs[name] if name in configs else broker_default(definition, broker)[0]
         values[name] = None if text is None else definition.parse(text)
     return values
+
+
+def topic_codec(configs: Mapping[str, str], broker: BrokerDefaults) -> Compression | None:
+    """The codec that a topic's batches are stored in; None: the producer's."""
+    definition = TOPIC_KEYS["compression.type"]
+    text = configs.get(definition.name) or broker_default(definition, broker)[0]
+    assert text is not None
+    return CODECS[str(definition.parse(text))]
 
 
 def log_config(configs: Mapping[str, str], broker: BrokerDefaults) -> LogConfig:

@@ -8,9 +8,11 @@ from broker.broker_defaults import BrokerDefaults
 from broker.config import Config
 from broker.config_definition import ConfigResource
 from broker.meta_store import MetaStore, TopicRecord
-from broker.topic_config import log_config, validate_topic_configs, vector_config
+from broker.topic_config import log_config, topic_codec, validate_topic_configs, vector_config
 from broker.topic_rules import INTERNAL_TOPICS, check_new_name, collision_key
+from protocol.compression import Compression
 from protocol.errors import ErrorCode, KafkaError
+from storage.config import LogConfig
 from storage.log import PartitionLog
 from storage.log_manager import LogManager
 from vector.config import VectorConfig
@@ -25,6 +27,8 @@ class Topic:
     configs: dict[str, str]
     partitions: list[PartitionLog] = field(default_factory=list)
     vector: VectorConfig | None = None
+    codec: Compression | None = None
+    """What batches are stored in; None: what the producer chose."""
 
     @property
     def internal(self) -> bool:
@@ -233,12 +237,16 @@ class Topics:
             observer.topic_changed(topic)
 
     def _open_logs(self, topic: Topic, total: int) -> None:
-        settings = log_config(topic.configs, self.broker_defaults)
+        settings = self._settings(topic)
         for partition in range(len(topic.partitions), total):
             topic.partitions.append(self._logs.create_log(topic.topic_id, topic.name, partition, settings))
 
+    def _settings(self, topic: Topic) -> LogConfig:
+        topic.codec = topic_codec(topic.configs, self.broker_defaults)
+        return log_config(topic.configs, self.broker_defaults)
+
     def _apply_configs(self, topic: Topic) -> None:
-        settings = log_config(topic.configs, self.broker_defaults)
+        settings = self._settings(topic)
         for log in topic.partitions:
             log.config = settings
 

@@ -2,12 +2,14 @@
 
 from typing import TypeAlias
 
-from broker.batch_checks import BatchChecks, InvalidRecords, RequestRefused
+from broker.batch_checks import CODEC_MASK, BatchChecks, InvalidRecords, RequestRefused
 from broker.context import CloseConnection, RequestContext
 from broker.deferred import Deferred
+from broker.recompression import recompressed
 from broker.registry import api
 from broker.topics import Topic
 from protocol.api_keys import ApiKey
+from protocol.compression import Compression
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import ProduceRequest, ProduceResponse
 from protocol.record_batch import BATCH_OVERHEAD, BatchHeader, UnreadableBatch, walk_batches
@@ -132,7 +134,7 @@ class _Produce:
         log = None
         try:
             log = topic.partition(data.index)
-            return data, log, self._checks.check(topic, log.config, data.records)
+            return data, log, self._batch(topic, log, data)
         except RequestRefused:
             raise
         except UnreadableBatch as error:
@@ -142,6 +144,12 @@ class _Produce:
             raise
         except KafkaError as error:
             return data, log, error
+
+    def _batch(self, topic: Topic, log: PartitionLog, data: PartitionData) -> BatchHeader:
+        batch = self._checks.check(topic, log.config, data.records)
+        if topic.codec is None or topic.codec == batch.attributes & CODEC_MASK:
+            return batch
+        return _recompress(data, batch, topic.codec, log.config.max_message_bytes)
 
     def _append(
         self, data: PartitionData, log: PartitionLog | None, batch: BatchHeader | KafkaError
@@ -181,6 +189,15 @@ class _Produce:
                 for index in error.indexes
             ]
         return answer
+
+
+def _recompress(data: PartitionData, batch: BatchHeader, codec: Compression, max_message_bytes: int) -> BatchHeader:
+    """Puts the batch into the topic's codec; KafkaError MESSAGE_TOO_LARGE when it has grown too much."""
+    assert data.records is not None
+    data.records = recompressed(data.records, batch, codec)
+    if len(data.records) > max_message_bytes:
+        raise KafkaError(ErrorCode.MESSAGE_TOO_LARGE)
+    return BatchHeader(data.records)
 
 
 def _starts_with_batch(records: memoryview | None) -> bool:
