@@ -1,0 +1,160 @@
+"""One duplex stream between broker and vector worker: length-prefixed msgpack frames with request ids.
+
+Frame: length uint32 big-endian, then the msgpack array [kind, id, name, payload]; kinds: call, answer, refusal, notice.
+Both ends may call. Bounded: `FRAME_BYTES_MAX`, `CALLS_MAX` unanswered calls; a writer waits while the other end does not read.
+"""
+
+import asyncio
+import itertools
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgpack
+
+from protocol.errors import ErrorCode, KafkaError
+
+FRAME_BYTES_MAX = 64 * 1024 * 1024
+CALLS_MAX = 4096
+_LENGTH = struct.Struct(">I")
+_CALL, _ANSWER, _REFUSAL, _NOTICE = range(4)
+
+Handler = Callable[[Any], Awaitable[Any] | Any]
+"""Takes a payload; what it returns, or awaits, is the answer. A KafkaError travels to the caller as it is."""
+
+
+class ChannelClosed(Exception):
+    """The other end is gone; calls that were waiting end with this."""
+
+
+class Channel(asyncio.Protocol):
+    """One end. `handlers` answers calls and takes notices by name."""
+
+    def __init__(self, handlers: Mapping[str, Handler], *, on_close: Callable[[], None] | None = None) -> None:
+        self._handlers = handlers
+        self._on_close = on_close
+        self._buffer = bytearray()
+        self._ids = itertools.count()
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.closed = asyncio.Event()
+
+    async def call(self, name: str, payload: Any) -> Any:
+        """Asks the other end. Raises its KafkaError, ChannelClosed, or KafkaError THROTTLING_QUOTA_EXCEEDED at `CALLS_MAX`."""
+        if len(self._waiting) >= CALLS_MAX:
+            raise KafkaError(
+                ErrorCode.THROTTLING_QUOTA_EXCEEDED, f"{CALLS_MAX} calls are waiting for the vector worker"
+            )
+        identity = next(self._ids)
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[identity] = future
+        try:
+            await self._writable.wait()
+            self._send(_CALL, identity, name, payload)
+            return await future
+        finally:
+            self._waiting.pop(identity, None)
+
+    def notify(self, name: str, payload: Any) -> None:
+        """Tells the other end; nothing comes back. Dropped when the channel is closed."""
+        if self._transport is not None and not self.closed.is_set():
+            self._send(_NOTICE, 0, name, payload)
+
+    def close(self) -> None:
+        """Closes this end; the other sees the end of the stream."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _send(self, kind: int, identity: int, name: str, payload: Any) -> None:
+        if self._transport is None or self.closed.is_set():
+            raise ChannelClosed
+        body = msgpack.packb((kind, identity, name, payload))
+        if len(body) > FRAME_BYTES_MAX:
+            raise KafkaError(ErrorCode.POLICY_VIOLATION, f"{name}: a message of {len(body)} bytes to the vector worker")
+        self._transport.writelines((_LENGTH.pack(len(body)), body))
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Cuts frames out of the stream; anything malformed closes it."""
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > FRAME_BYTES_MAX:
+                self._abort()
+                return
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(memoryview(self._buffer)[_LENGTH.size : end])
+            del self._buffer[:end]
+            try:
+                kind, identity, name, payload = msgpack.unpackb(body, strict_map_key=False)
+                self._take(kind, identity, name, payload)
+            except (ValueError, TypeError, msgpack.UnpackException):
+                self._abort()
+                return
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self.closed.set()
+        self._writable.set()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(ChannelClosed())
+        for task in self._tasks:
+            task.cancel()
+        if self._on_close is not None:
+            self._on_close()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _take(self, kind: int, identity: int, name: str, payload: Any) -> None:
+        if kind in (_ANSWER, _REFUSAL):
+            future = self._waiting.get(identity)
+            if future is not None and not future.done():
+                if kind == _ANSWER:
+                    future.set_result(payload)
+                else:
+                    future.set_exception(KafkaError(ErrorCode(payload[0]), payload[1]))  # type: ignore[call-arg]
+            return
+        handler = self._handlers.get(name)
+        if handler is None:
+            raise ValueError(f"no handler for {name!r}")
+        if kind == _NOTICE:
+            handler(payload)
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(handler, identity, name, payload))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, handler: Handler, identity: int, name: str, payload: Any) -> None:
+        try:
+            result = handler(payload)
+            if isinstance(result, Awaitable):
+                result = await result
+            kind = _ANSWER
+        except KafkaError as error:
+            kind, result = _REFUSAL, (int(error.code), error.message)
+        except Exception as error:
+            # The caller must not wait for ever, and the cause belongs in the log of the end that failed.
+            asyncio.get_running_loop().call_exception_handler({"message": f"{name} failed", "exception": error})
+            kind, result = _REFUSAL, (int(ErrorCode.UNKNOWN_SERVER_ERROR), f"{name}: {type(error).__name__}: {error}")
+        await self._writable.wait()
+        if not self.closed.is_set():
+            self._send(kind, identity, name, result)

@@ -1,0 +1,288 @@
+"""Who is embedded when: queries ahead of bulk, small jobs ahead of large ones, each text once, failures as in design/vector.md.
+
+Never waits to fill a batch while the model is idle; while it is busy, all that arrives goes into the next call.
+"""
+
+import asyncio
+import random
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from protocol.errors import ErrorCode, KafkaError
+from vector.embed.port import Embedder, EmbedError, Float32, PausedError, PoisonError, TransientError
+from vector.priority import lower_priority
+
+CACHE_BYTES_MAX = 64 * 1024 * 1024
+CACHE_ENTRY_OVERHEAD_BYTES = 250
+BACKOFF_MIN_S = 0.2
+BACKOFF_MAX_S = 60.0
+PAUSE_RETRY_S = 30.0
+"""A pause ends by itself once a try succeeds: the key was mended, the quota raised, the model exported."""
+FAILURES_SHOWN_MAX = 20
+# A query for a text that is being embedded at this moment, alone or nearly so, waits for that call.
+SMALL_CALL_TEXTS = 8
+BULK_NICENESS = 10
+
+
+@dataclass(slots=True)
+class EmbedCounters:
+    """What the model did; all monotonic."""
+
+    texts_embedded: int = 0
+    queries_embedded: int = 0
+    calls: int = 0
+    cache_hits: int = 0
+    retries: int = 0
+    poisoned: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Job:
+    """Texts that one caller waits for and that no call has taken yet."""
+
+    waiting: deque[tuple[bytes, str]] = field(default_factory=deque)
+
+
+class VectorCache:
+    """Vectors by content hash, the least recently used dropped first; bounded by `CACHE_BYTES_MAX`."""
+
+    def __init__(self, bytes_max: int = CACHE_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._vectors: OrderedDict[bytes, Float32] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, content: bytes) -> Float32 | None:
+        vector = self._vectors.get(content)
+        if vector is not None:
+            self._vectors.move_to_end(content)
+        return vector
+
+    def put(self, content: bytes, vector: Float32) -> None:
+        if content in self._vectors:
+            return
+        self._vectors[content] = vector
+        self._bytes += vector.nbytes + CACHE_ENTRY_OVERHEAD_BYTES
+        while self._bytes > self._bytes_max:
+            _, dropped = self._vectors.popitem(last=False)
+            self._bytes -= dropped.nbytes + CACHE_ENTRY_OVERHEAD_BYTES
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+
+class EmbedScheduler:
+    """One model with its cache, shared by every partition that uses it. All methods on the event loop."""
+
+    def __init__(self, embedder: Embedder, *, cache: VectorCache | None = None) -> None:
+        self.embedder = embedder
+        self.counters = EmbedCounters()
+        self.failures: deque[str] = deque(maxlen=FAILURES_SHOWN_MAX)
+        self.trouble: str | None = None
+        """Why embedding stands still at the moment; None: it does not."""
+        self.paused = False
+        """Whether the trouble needs a person."""
+        self._cache = VectorCache() if cache is None else cache
+        self._flying: dict[bytes, asyncio.Future[Float32 | None]] = {}
+        self._small: set[bytes] = set()
+        self._jobs: list[_Job] = []
+        self._calls = 0
+        self._cooldown_until = 0.0
+        self._attempt = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._bulk = ThreadPoolExecutor(
+            embedder.calls_at_once, "embed", initializer=lower_priority, initargs=(BULK_NICENESS,)
+        )
+        self._queries = ThreadPoolExecutor(embedder.calls_at_once, "embed-query")
+
+    async def vectors(self, texts: Mapping[bytes, str]) -> dict[bytes, Float32 | None]:
+        """float32[d] for each text by content hash; None for poison. Waits as long as the provider is down."""
+        found: dict[bytes, Float32 | None] = {}
+        flying: dict[bytes, asyncio.Future[Float32 | None]] = {}
+        job = _Job()
+        loop = asyncio.get_running_loop()
+        for content, text in texts.items():
+            known = self._cache.get(content)
+            if known is not None:
+                self.counters.cache_hits += 1
+                found[content] = known
+                continue
+            future = self._flying.get(content)
+            if future is None:
+                future = self._flying[content] = loop.create_future()
+                job.waiting.append((content, text))
+            flying[content] = future
+        if job.waiting:
+            self._jobs.append(job)
+            self._pump()
+        for content, future in flying.items():
+            found[content] = await asyncio.shield(future)
+        return found
+
+    async def query(self, texts: Sequence[str], hashes: Sequence[bytes]) -> list[Float32]:
+        """float32[d] per query, ahead of all bulk work. Raises KafkaError COORDINATOR_NOT_AVAILABLE with the reason."""
+        found: dict[int, Float32] = {}
+        if self.embedder.symmetric:
+            for index, content in enumerate(hashes):
+                known = self._cache.get(content)
+                if known is None and content in self._small:
+                    known = await asyncio.shield(self._flying[content])
+                if known is not None:
+                    self.counters.cache_hits += 1
+                    found[index] = known
+        missing = [index for index in range(len(texts)) if index not in found]
+        if missing:
+            vectors = await self._embed_queries([texts[index] for index in missing])
+            found.update(zip(missing, vectors, strict=True))
+        return [found[index] for index in range(len(texts))]
+
+    async def _embed_queries(self, texts: list[str]) -> Float32:
+        loop = asyncio.get_running_loop()
+        if self.trouble is not None and loop.time() < self._cooldown_until:
+            raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"queries cannot be embedded: {self.trouble}")
+        try:
+            vectors = await loop.run_in_executor(self._queries, self.embedder.embed, texts, "query")
+        except PoisonError as error:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"text: the model refuses it: {error}") from None
+        except EmbedError as error:
+            raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"queries cannot be embedded: {error}") from None
+        self.counters.queries_embedded += len(texts)
+        return vectors
+
+    def close(self) -> None:
+        """Stops; what was waiting stays in the log."""
+        for task in self._tasks:
+            task.cancel()
+        self._bulk.shutdown(wait=False, cancel_futures=True)
+        self._queries.shutdown(wait=False, cancel_futures=True)
+
+    # Bulk calls
+
+    def _pump(self) -> None:
+        while self._jobs and self._calls < self.embedder.calls_at_once:
+            batch = self._next_batch()
+            self._calls += 1
+            task = asyncio.get_running_loop().create_task(self._run(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _next_batch(self) -> list[tuple[bytes, str]]:
+        """The shortest jobs first, so that a fresh record does not wait for a backlog; then the rest up to a full call."""
+        batch: list[tuple[bytes, str]] = []
+        self._jobs.sort(key=lambda job: len(job.waiting))
+        for job in self._jobs:
+            while job.waiting and len(batch) < self.embedder.texts_per_call:
+                batch.append(job.waiting.popleft())
+        self._jobs = [job for job in self._jobs if job.waiting]
+        if len(batch) <= SMALL_CALL_TEXTS:
+            self._small.update(content for content, _ in batch)
+        return batch
+
+    async def _run(self, batch: list[tuple[bytes, str]]) -> None:
+        try:
+            await self._embed(batch)
+        finally:
+            self._calls -= 1
+            self._pump()
+
+    async def _embed(self, batch: list[tuple[bytes, str]]) -> None:
+        """Until every text of the batch has a vector or is known to be poison."""
+        loop = asyncio.get_running_loop()
+        texts = [text for _, text in batch]
+        while True:
+            wait_s = self._cooldown_until - loop.time()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+                continue
+            started = loop.time()
+            try:
+                vectors = await loop.run_in_executor(self._bulk, self.embedder.embed, texts, "passage")
+            except PoisonError as error:
+                await self._bisect(batch, str(error))
+                return
+            except EmbedError as error:
+                self._cool_down(error)
+                continue
+            except (
+                Exception
+            ) as error:  # a provider's own fault: the log keeps the records, so trying again loses nothing
+                self._cool_down(TransientError(f"{self.embedder.name}: {type(error).__name__}: {error}"))
+                continue
+            self.counters.seconds += loop.time() - started
+            self.counters.calls += 1
+            self._succeeded()
+            self._deliver(batch, vectors)
+            return
+
+    def _deliver(self, batch: list[tuple[bytes, str]], vectors: Float32) -> None:
+        self.counters.texts_embedded += len(batch)
+        good = np.isfinite(vectors).all(axis=1) & (np.abs(vectors).max(axis=1, initial=0.0) > 0)
+        for (content, _), vector, usable in zip(batch, vectors, good.tolist(), strict=True):
+            if usable:
+                kept = vector.copy()  # a row alone would keep the whole batch alive
+                self._cache.put(content, kept)
+                self._resolve(content, kept)
+            else:
+                self._poison(content, "the vector is zero or not finite")
+
+    async def _bisect(self, batch: list[tuple[bytes, str]], reason: str) -> None:
+        if len(batch) == 1:
+            self._poison(batch[0][0], reason)
+            return
+        middle = len(batch) // 2
+        await self._embed(batch[:middle])
+        await self._embed(batch[middle:])
+
+    def _poison(self, content: bytes, reason: str) -> None:
+        self.counters.poisoned += 1
+        self.failures.append(reason)
+        self._resolve(content, None)
+
+    def _resolve(self, content: bytes, vector: Float32 | None) -> None:
+        self._small.discard(content)
+        future = self._flying.pop(content)
+        if not future.done():
+            future.set_result(vector)
+
+    def _succeeded(self) -> None:
+        self._attempt, self.trouble, self.paused = 0, None, False
+
+    def _cool_down(self, error: EmbedError) -> None:
+        """One cooldown for all calls: the server's own wish, else back-off with full jitter."""
+        self.counters.retries += 1
+        self.trouble = str(error)
+        self.paused = isinstance(error, PausedError)
+        now = asyncio.get_running_loop().time()
+        if self.paused:
+            wait_s = PAUSE_RETRY_S
+        elif isinstance(error, TransientError) and error.retry_after_s is not None:
+            wait_s = error.retry_after_s
+        else:
+            wait_s = random.uniform(BACKOFF_MIN_S / 2, min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2**self._attempt))  # noqa: S311
+            self._attempt = min(self._attempt + 1, 16)
+        self._cooldown_until = max(self._cooldown_until, now + wait_s)
+
+    def status(self) -> dict[str, Any]:
+        """JSON-able."""
+        counters = self.counters
+        return {
+            "model": self.embedder.name,
+            "revision": self.embedder.revision,
+            "dimensions": self.embedder.dimensions,
+            "texts_embedded": counters.texts_embedded,
+            "queries_embedded": counters.queries_embedded,
+            "calls": counters.calls,
+            "cache_hits": counters.cache_hits,
+            "cached": len(self._cache),
+            "retries": counters.retries,
+            "poisoned": counters.poisoned,
+            "seconds": round(counters.seconds, 3),
+            "waiting": sum(len(job.waiting) for job in self._jobs),
+            "trouble": self.trouble,
+            "failures": list(self.failures),
+        }
