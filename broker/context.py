@@ -39,3 +39,15 @@ class RequestContext:
         self.client_id = client_id
         self.client_host = client_host
         self.connection = connection
+
+
+class RequestHead:
+    """A request's header behind the correlation id, as bytes and as what follows from it: clients send it unchanged."""
+
+    __slots__ = ("body_position", "context", "data", "route")
+
+    def __init__(self, route: object, data: bytes, body_position: int, context: RequestContext) -> None:
+        self.route = route
+        self.data = data
+        self.body_position = body_position
+        self.context = context

@@ -6,7 +6,7 @@ from typing import Protocol, cast
 
 import structlog
 
-from broker.context import CloseConnection
+from broker.context import CloseConnection, RequestHead
 from broker.metrics import Metrics
 from protocol.connection import FrameSizeError, ServerConnection
 
@@ -126,8 +126,8 @@ class Client(asyncio.BufferedProtocol):
         self.client_software_name = "unknown"
         self.client_software_version = "unknown"
         self.close_callbacks: set[Callable[[], None]] = set()
-        # The bytes of the last client id and its text: a client sends the same one each time.
-        self.client_id_cache: tuple[bytes, str | None] = (b"", "")
+        # For the dispatcher: a client sends the same header again and again.
+        self.request_head: RequestHead | None = None
         self.last_active = listener.loop.time()
         self._processing = False
         self._held = False
