@@ -1,10 +1,10 @@
 """Verification of index directories (`senselog check`). Reads only; a broker must not be running on them."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from storage.check import Problem
 from vector.index import manifest as manifests
 from vector.index.catalog import sealed_file_names
 from vector.index.columns import Columns, distinct
@@ -14,18 +14,6 @@ from vector.index.manifest import MANIFEST_NAME, Entry, Manifest
 from vector.index.sealed import SealedSegment
 from vector.index.segment_files import segment_name
 from vector.index.settings import IndexSettings, Int64
-
-
-@dataclass(slots=True, frozen=True)
-class Problem:
-    """Something wrong with a file. `repairable`: the next start sets it right by itself, from the log."""
-
-    path: Path
-    message: str
-    repairable: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
 
 
 def check_index(directory: Path) -> list[Problem]:
@@ -59,9 +47,9 @@ def _check_order(path: Path, manifest: Manifest) -> list[Problem]:
     for before, after in zip(manifest.entries, manifest.entries[1:], strict=False):
         if before.next_offset != after.base_offset:
             message = f"segment {before.identity} ends at {before.next_offset}, {after.identity} begins at {after.base_offset}"
-            problems.append(Problem(path, message, repairable=False))
+            problems.append(Problem(path, message))
     if any(entry.identity >= manifest.next_identity for entry in manifest.entries):
-        problems.append(Problem(path, "a segment has an identity that has not been given out", repairable=False))
+        problems.append(Problem(path, "a segment has an identity that has not been given out"))
     return problems
 
 
@@ -79,7 +67,7 @@ def _check_sealed(directory: Path, entry: Entry) -> list[Problem]:
     postings = [segment.postings_of(node) for node in range(segment.node_count)]
     if not np.array_equal(np.sort(np.concatenate(postings)), np.arange(segment.posting_count)):
         wrong.append("the postings of all vectors are not all postings")
-    return [Problem(path, message, repairable=False) for message in wrong]
+    return [Problem(path, message) for message in wrong]
 
 
 def _check_journal(directory: Path, entry: Entry, manifest: Manifest) -> list[Problem]:
