@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import structlog
+
 from broker.broker_defaults import BrokerDefaults
 from broker.config import Config
 from broker.config_definition import ConfigResource
@@ -16,6 +18,8 @@ from storage.config import LogConfig
 from storage.log import PartitionLog
 from storage.log_manager import LogManager
 from vector.config import VectorConfig
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +76,8 @@ class Topics:
     def _recover(self) -> None:
         """Opens what the store lists; logs of a topic whose deletion a crash interrupted are deleted now."""
         for record in self._store.metadata.topics.values():
-            topic = Topic(record.name, record.topic_id, dict(record.configs), vector=vector_config(record.configs))
+            configs = _usable(record)
+            topic = Topic(record.name, record.topic_id, configs, vector=vector_config(configs))
             self._open_logs(topic, record.partitions)
             self._remember(topic)
         for log in list(self._logs.logs()):
@@ -258,6 +263,18 @@ class Topics:
             self._store.replace(**changes)
         except OSError as error:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"Cannot write the metadata: {error}") from error
+
+
+def _usable(record: TopicRecord) -> dict[str, str]:
+    """The topic's overrides without those that this version of the broker does not take: one must not stop its start."""
+    usable = {}
+    for key, value in record.configs.items():
+        try:
+            validate_topic_configs({key: value})
+            usable[key] = value
+        except KafkaError as error:
+            logger.warning("topic config ignored", topic=record.name, key=key, reason=error.message)
+    return usable
 
 
 def _without(topics: Mapping[str, TopicRecord], name: str) -> dict[str, TopicRecord]:

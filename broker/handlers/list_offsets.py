@@ -72,5 +72,10 @@ def _find(log: PartitionLog, timestamp: int, isolation_level: int) -> tuple[int,
         return log.log_start_offset, -1, log.leader_epoch if epoch < 0 else epoch
     if timestamp in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):  # there is no remote storage
         return -1, -1, -1
-    found = log.max_timestamp() if timestamp == MAX_TIMESTAMP else log.offset_for_timestamp(timestamp)
+    if timestamp == MAX_TIMESTAMP:
+        found = log.max_timestamp()
+        if found is None and log.log_start_offset < end:  # no record has a time: then they are all the latest
+            return log.log_start_offset, -1, log.epochs.epoch_of(log.log_start_offset)
+    else:
+        found = log.offset_for_timestamp(timestamp)
     return found if found is not None and found[0] < end else (-1, -1, -1)

@@ -5,6 +5,7 @@ import contextlib
 import pytest
 
 from broker.config_definition import ConfigResource
+from broker.meta_store import TopicRecord
 from broker.topics import Topic
 from protocol.errors import ErrorCode, KafkaError
 from tests.simulated_storage import SimulatedCrash
@@ -169,3 +170,11 @@ def test_producer_ids_are_never_given_out_twice(admin: Admin) -> None:
     admin.crash()
     given += [admin.services.producer_ids.next() for _ in range(10)]
     assert len(set(given)) == len(given)
+
+
+def test_a_stored_config_that_is_no_longer_valid_does_not_stop_the_start(admin: Admin) -> None:
+    topic = admin.topics.create("logs", 1, {"retention.ms": "5"})
+    record = TopicRecord("logs", topic.topic_id, 1, {"retention.ms": "5", "vector.metric": "old", "gone": "1"})
+    admin.store.replace(topics={"logs": record})
+    admin.restart()
+    assert admin.topics.get("logs").configs == {"retention.ms": "5"}  # type: ignore[union-attr]
