@@ -116,6 +116,21 @@ class PartitionIndex:
                 missing = [content for content in missing if content not in found]
         return found
 
+    def vectors_at(self, offsets: Sequence[int]) -> dict[int, Float32]:
+        """Stored vectors, float32[d], of those records that are indexed; of a chunked one, the first chunk's. Any thread."""
+        found: dict[int, Float32] = {}
+        wanted = np.unique(np.asarray(offsets, dtype=np.int64))
+        for segment in self._segments:
+            view = segment.view()
+            columns = view.columns
+            places = np.searchsorted(columns.offsets, wanted)
+            here = places < len(columns)
+            here[here] = columns.offsets[places[here]] == wanted[here]
+            if here.any():
+                rows = view.rows(columns.nodes[places[here]].astype(np.int64))
+                found.update(zip(wanted[here].tolist(), rows, strict=True))
+        return found
+
     # Writing: the owner's thread only
 
     def append(self, run: Run) -> None:
