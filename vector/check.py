@@ -36,7 +36,11 @@ def _check_directory(directory: Path) -> list[Problem]:
     problems = _check_order(path, manifest)
     for entry in (*manifest.entries, *manifest.reserve):
         try:
-            problems += _check_sealed(directory, entry) if entry.kind == "sealed" else _check_journal(directory, entry, manifest)
+            problems += (
+                _check_sealed(directory, entry)
+                if entry.kind == "sealed"
+                else _check_journal(directory, entry, manifest)
+            )
         except DamagedFile as damage:
             problems.append(Problem(damage.path, damage.reason))
     return problems + _check_unnamed(directory, manifest)
