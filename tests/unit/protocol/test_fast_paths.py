@@ -15,7 +15,7 @@ from tests.unit.protocol.generated import messages
 
 CASES = [(ApiKey.PRODUCE, version) for version in range(9, 14)] + [(ApiKey.FETCH, version) for version in range(12, 19)]
 cases = pytest.mark.parametrize(("key", "version"), CASES, ids=[f"{key.name}-v{version}" for key, version in CASES])
-some = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def generic_request(key: ApiKey, version: int) -> Any:

@@ -13,31 +13,21 @@ from protocol.api_keys import ApiKey
 from protocol.errors import MalformedMessage
 from tests.unit.protocol.generated import BODIES, BODY_IDS, decode, encode, messages
 
-bodies = pytest.mark.parametrize(("key", "version", "direction"), BODIES, ids=BODY_IDS)
-few = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 MEGABYTE = 1024 * 1024
 
 
-@bodies
-@few
+@pytest.mark.parametrize(("key", "version", "direction"), BODIES, ids=BODY_IDS)
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_arbitrary_bytes(data: st.DataObject, key: ApiKey, version: int, direction: str) -> None:
-    raw = data.draw(st.binary(max_size=60) | st.binary(max_size=6).map(lambda start: start + b"\xff" * 40))
-    with contextlib.suppress(MalformedMessage):
-        decode(key, version, direction, raw)
-
-
-@bodies
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_damaged_messages(data: st.DataObject, key: ApiKey, version: int, direction: str) -> None:
-    encoded = bytearray(encode(key, version, direction, data.draw(messages(key, version, direction))))
-    for position in data.draw(st.lists(st.integers(0, max(0, len(encoded) - 1)), max_size=3)) if encoded else ():
-        encoded[position] = data.draw(st.integers(0, 255))
-    cut = encoded[: data.draw(st.integers(0, len(encoded)))]
-    for raw in (encoded, cut):
+def test_arbitrary_and_damaged_bytes(data: st.DataObject, key: ApiKey, version: int, direction: str) -> None:
+    encoded = encode(key, version, direction, data.draw(messages(key, version, direction)))
+    noise = data.draw(st.binary(max_size=60))
+    at = data.draw(st.integers(0, len(encoded)))
+    damaged = [noise, encoded[:at], encoded[:at] + noise, encoded[:at] + noise[:1] + encoded[at + 1 :]]
+    damaged += [encoded[:at] + b"\xff" * 40, encoded[:at] + b"\x7f" * 40, encoded[:at] + bytes(40)]
+    for raw in damaged:
         with contextlib.suppress(MalformedMessage):
-            decode(key, version, direction, bytes(raw))
+            decode(key, version, direction, raw)
 
 
 @pytest.mark.parametrize(
