@@ -219,6 +219,12 @@ class LogManager:
             complete=self._complete,
             run_later=self._run_later,
         )
+        if self._config.sync == "os" and not checkpoint.boot_id:
+            # From now on the WAL may be trusted only in this boot of the machine.
+            checkpoint.boot_id, checkpoint.clean = self._file_system.boot_id(), False
+            write_checkpoint(self._file_system, self._directory, checkpoint, sync=True)
+        if not checkpoint.synced:
+            self._write_behind.distrust([log.directory for log in self._logs.values() if log.segments])
         self._wal = self._services.wal = Wal(
             self._config,
             self._wal_files,
@@ -230,10 +236,6 @@ class LogManager:
             on_published=self._write_behind.on_published,
             on_failure=self._fail,
         )
-        if self._config.sync == "os" and not checkpoint.boot_id:
-            # From now on the WAL may be trusted only in this boot of the machine.
-            checkpoint.boot_id, checkpoint.clean = self._file_system.boot_id(), False
-            write_checkpoint(self._file_system, self._directory, checkpoint, sync=True)
         for log in replay.touched:
             self._write_behind.mark_dirty(log)
             self._services.changed[log] = None

@@ -86,7 +86,12 @@ def replay_wal(
     files: list[WalFile], checkpoint: Checkpoint, apply: Callable[[Entry, WalFile], None], *, trusted: bool
 ) -> ReplayedWal:
     """Walk the frames in sequence, from `checkpoint.replay_from` on; CorruptStorage if synced frames are missing."""
-    if trusted and not checkpoint.clean and all(file.generation.number < checkpoint.wal_generation for file in files):
+    if (
+        trusted
+        and not checkpoint.clean
+        and checkpoint.wal_generation
+        and all(file.generation.number < checkpoint.wal_generation for file in files)
+    ):
         path = files[0].path.parent if files else Path("wal")
         raise CorruptStorage(path, 0, f"WAL file {checkpoint.wal_generation} is missing")
     firsts = [(frame.sequence, file) for file in files if (frame := _first_frame(file)) is not None]
@@ -97,15 +102,17 @@ def replay_wal(
     frames = 0
     stopped_at = FILE_HEADER_BYTES
     for first, file in firsts:
-        if first > expected or (started and first != expected):
+        # Frames that the checkpoint covers may be missing: under `interval` they were never synced.
+        if first > max(expected, checkpoint.replay_from) or (started and first < expected):
             break
         started = True
         expected, stopped_at, applied = _walk(file, first, checkpoint.replay_from, apply)
         walked.append(file)
         frames += applied
+    expected = max(expected, checkpoint.replay_from)
     _refuse_proven_loss(files, walked, stopped_at, expected)
     stale = [file for file in files if file not in walked]
-    return ReplayedWal(max(expected, checkpoint.replay_from), walked, stale, frames)
+    return ReplayedWal(expected, walked, stale, frames)
 
 
 def _first_frame(file: WalFile) -> Frame | None:
@@ -214,12 +221,10 @@ class DirectoryCheck:
 
     def _rescan(self, log: PartitionLog, present: dict[str, int]) -> None:
         """Like Kafka after an unclean shutdown: keep the batches whose checksums are right, up to the first wrong one."""
-        end_offset = log.segments[-1].base_offset if log.segments else log.log_start_offset
-        kept = [segment for segment in log.segments if segment.sealed and segment.end_offset <= end_offset]
-        kept = [segment for segment in kept if present.get(segment.name + ".log", 0) >= segment.size]
+        kept = log.segments[:-1]
+        end_offset = log.segments[-1].base_offset if log.segments else log.log_end_offset
         names = sorted(name for name in present if name.endswith(".log") and int(name[:-4]) >= end_offset)
         log.segments = kept
-        end_offset = kept[-1].end_offset if kept else (int(names[0][:-4]) if names else log.log_start_offset)
         for name in names:
             if int(name[:-4]) != end_offset:
                 break

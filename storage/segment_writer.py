@@ -54,6 +54,10 @@ class SegmentWriter:
         if write.seals:
             self.close(segment.path(".log"))
 
+    def distrust(self, directories: list[Path]) -> None:
+        """Sync these, too, next time."""
+        self._new_directories.update(dict.fromkeys(directories))
+
     def sync(self, directory: Path) -> None:
         """Make everything durable that was written with `sync`, and the names of all new files below `directory`."""
         if len(self._unsynced) + len(self._new_directories) > SYNC_SINGLY_MAX:

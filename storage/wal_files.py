@@ -72,6 +72,8 @@ class WalFiles:
             generation = decode_file_header(file.read(0, FILE_HEADER_BYTES))
             if generation is None and not trusted:
                 file.close()
+                if tidy:
+                    self._file_system.remove(path)
                 continue
             if generation is None:
                 raise CorruptStorage(path, 0, "the header of this WAL file is not valid")

@@ -124,6 +124,10 @@ class WriteBehind:
         """Recovery found batches of this log in the WAL."""
         self._dirty[log] = None
 
+    def distrust(self, directories: list[Path]) -> None:
+        """The names in these directories may not be on the disk."""
+        self._writer.distrust([self._directory, *directories])
+
     def request(self, *, checkpoint: bool, clean: bool = False) -> None:
         """Begin a round soon, or after the running one."""
         if self._services.wal.failed is not None:
@@ -163,11 +167,12 @@ class WriteBehind:
         self._dirty = {}
         self._unflushed_bytes = 0
         if current.checkpoint:
-            current.queue = list({**services.changed, **dict.fromkeys(current.queue)})
+            current.sync = self._must_sync(current)
+            unsynced = [log for log in self._logs.values() if log.dirty_segments] if current.sync else []
+            current.queue = list({**services.changed, **dict.fromkeys(current.queue + unsynced)})
             services.changed = {}
             current.removals = len(services.removals)
             current.replay_from = services.wal.written_sequence + 1
-            current.sync = self._must_sync(current)
             self._checkpoint_bytes = 0
             self._checkpoint_time = self._clock.monotonic()
         self._next_slice()

@@ -238,6 +238,8 @@ class Scenario:
 
     def compare(self, log: PartitionLog, model: ModelLog) -> None:
         """Read everything visible in random steps."""
+        if log.log_start_offset > log.high_watermark:
+            raise Violation(f"{model.name}: starts at {log.log_start_offset}, ends at {log.high_watermark}")
         offset = start = self.chance.randint(log.log_start_offset, log.high_watermark)
         seen: list[bytes] = []
         while offset < log.high_watermark:
