@@ -81,7 +81,7 @@ def test_console_and_groups(both: Callable[..., str], name: str) -> None:
     assert "Offset:249\tkey49\tline 49" in shown
     both("get-offsets", "--topic", name, names=(name,))
     both("get-offsets", "--topic", name, "--time", "earliest", names=(name,))
-    both("get-offsets", "--topic", name, "--time", "max-timestamp", names=(name,))
+    both("get-offsets", "--topic", name, "--time", "latest", names=(name,))
     both("consumer-groups", "--describe", "--group", name, names=(name,))
     both("consumer-groups", "--describe", "--group", name, "--state", names=(name,))
     reset = ("--reset-offsets", "--group", name, "--topic", name, "--to-offset", "10", "--execute")
