@@ -1,0 +1,221 @@
+"""One partition's indexer: read a bounded run from the log, embed what is new, append, advance; for ever.
+
+indexed + skipped + failed = records below `indexed_offset`, at every moment (design/vector.md, Indexing).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from vector.embed.port import Float32
+from vector.embed.scheduler import EmbedScheduler
+from vector.index.builder import Builder
+from vector.index.partition_index import PartitionIndex
+from vector.index.scoring import storable
+from vector.prepare import Stretch, stretches
+from vector.threads import WorkerThreads
+
+READ_BYTES_MAX = 256 * 1024
+CHECKPOINT_INTERVAL_S = 2.0
+"""How much embedding a crash may repeat; each one costs an fsync."""
+BACKLOG_WAIT_S = 0.2
+MARKS_MAX = 256
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """A partition's offsets, as the broker last told them."""
+
+    log_start_offset: int
+    high_watermark: int
+    last_stable_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogRun:
+    """Whole committed batches from an offset on, at most up to the last stable offset; `next_offset` is behind the last one."""
+
+    batches: bytes
+    next_offset: int
+    state: LogState
+
+
+class LogSource(Protocol):
+    """The broker's log, as the worker reads it."""
+
+    async def read(self, topic_id: bytes, partition: int, offset: int, max_bytes: int) -> LogRun:
+        """From `offset`, or the log's start if that is higher. Raises KafkaError, ChannelClosed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionPlace:
+    """Which partition, and what of its records is embedded."""
+
+    topic_id: bytes
+    partition: int
+    field: str
+    long_text: str
+
+
+class PartitionIndexer:
+    """See the module. Lives on the worker's event loop; the index itself belongs to the index thread."""
+
+    def __init__(
+        self,
+        place: PartitionPlace,
+        index: PartitionIndex,
+        *,
+        source: LogSource,
+        scheduler: EmbedScheduler,
+        threads: WorkerThreads,
+        builder: Builder,
+        known_elsewhere: Callable[[list[bytes]], dict[bytes, Float32]],
+        on_progress: Callable[[], None],
+        state: LogState,
+    ) -> None:
+        self.place = place
+        self.index = index
+        self.state = state
+        self.indexed_offset = index.indexed_offset
+        self.texts_known = 0
+        """Records whose text needed no embedding."""
+        self._source = source
+        self._scheduler = scheduler
+        self._threads = threads
+        self._builder = builder
+        self._known_elsewhere = known_elsewhere
+        self._on_progress = on_progress
+        self._bell = asyncio.Event()
+        self._bell.set()
+        self._marks: deque[tuple[int, float]] = deque()
+        self._checkpoint_due: float | None = None
+        self._followed_log_start = -1
+
+    # What the broker tells
+
+    def ring(self, state: LogState) -> None:
+        """The log has moved."""
+        if state.last_stable_offset > max(self.state.last_stable_offset, self.indexed_offset):
+            if len(self._marks) >= MARKS_MAX:
+                self._marks = deque(list(self._marks)[::2])
+            self._marks.append((state.last_stable_offset, asyncio.get_running_loop().time()))
+        self.state = state
+        self._bell.set()
+
+    @property
+    def lag_ms(self) -> int:
+        """For how long the oldest record that is not indexed has been there; 0 when all are."""
+        while self._marks and self._marks[0][0] <= self.indexed_offset:
+            self._marks.popleft()
+        return int((asyncio.get_running_loop().time() - self._marks[0][1]) * 1000) if self._marks else 0
+
+    # The loop
+
+    async def run(self) -> None:
+        """Until cancelled. Raises what neither waiting nor trying again can mend: KafkaError, OSError, ChannelClosed."""
+        while True:
+            await self._wait()
+            if self.state.log_start_offset > self._followed_log_start:
+                await self._in_index_thread(self._follow_log_start, self.state.log_start_offset)
+            if self.index.backlogged:
+                await asyncio.sleep(BACKLOG_WAIT_S)
+                self._bell.set()
+                continue
+            run = await self._source.read(
+                self.place.topic_id, self.place.partition, self.index.indexed_offset, READ_BYTES_MAX
+            )
+            self.state = run.state
+            if run.next_offset < self.index.indexed_offset:
+                await self._in_index_thread(self._truncate, run.next_offset)
+            elif run.next_offset > self.index.indexed_offset:
+                await self._index(run)
+
+    async def _wait(self) -> None:
+        """For news, checkpointing meanwhile."""
+        loop = asyncio.get_running_loop()
+        while self.index.indexed_offset >= self.state.last_stable_offset and not self._bell.is_set():
+            if self._checkpoint_due is None:
+                await self._bell.wait()
+            else:
+                try:
+                    await asyncio.wait_for(self._bell.wait(), max(0.0, self._checkpoint_due - loop.time()))
+                except TimeoutError:
+                    await self.checkpoint()
+        self._bell.clear()
+
+    async def _index(self, run: LogRun) -> None:
+        parts = stretches(
+            memoryview(run.batches),
+            self.index.indexed_offset,
+            run.next_offset,
+            self.place.field,
+            self.place.long_text,
+            self._scheduler.embedder.fit,
+        )
+        while True:
+            prepared = await self._in_index_thread(self._prepare, parts)
+            if prepared is None:
+                return
+            stretch, vectors = prepared
+            new = {content: text for content, text in stretch.texts.items() if content not in vectors}
+            self.texts_known += len(stretch.hashes) - len(new)
+            if new:
+                embedded = await self._scheduler.vectors(new)
+                vectors.update((content, vector) for content, vector in embedded.items() if vector is not None)
+            await self._in_index_thread(self._append, stretch, vectors)
+            self._advance()
+            if asyncio.get_running_loop().time() >= (self._checkpoint_due or 0.0):
+                await self.checkpoint()
+
+    def _advance(self) -> None:
+        self.indexed_offset = self.index.indexed_offset
+        if self._checkpoint_due is None:
+            self._checkpoint_due = asyncio.get_running_loop().time() + CHECKPOINT_INTERVAL_S
+        self._on_progress()
+
+    async def checkpoint(self) -> None:
+        """Makes the progress so far durable. Raises OSError."""
+        self._checkpoint_due = None
+        await self._in_index_thread(self.index.checkpoint)
+
+    async def _in_index_thread(self, call: Callable[..., Result], *arguments: object) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads.index, call, *arguments)
+
+    # In the index thread
+
+    def _prepare(self, parts: Iterator[Stretch]) -> tuple[Stretch, dict[bytes, Float32]] | None:
+        stretch = next(parts, None)
+        if stretch is None:
+            return None
+        known = self.index.known_vectors(list(stretch.texts))
+        missing = [content for content in stretch.texts if content not in known]
+        if missing:
+            known |= self._known_elsewhere(missing)
+        return stretch, known
+
+    def _append(self, stretch: Stretch, vectors: dict[bytes, Float32]) -> None:
+        run = stretch.to_run(vectors, self.index.settings.dimensions)
+        if len(run.offsets):
+            good = storable(run.vectors, self.index.settings)
+            if not good.all():
+                bad = {content for content, usable in zip(run.hashes, good.tolist(), strict=True) if not usable}
+                usable_vectors = {content: vector for content, vector in vectors.items() if content not in bad}
+                run = stretch.to_run(usable_vectors, self.index.settings.dimensions)
+        self.index.append(run)
+        self._builder.submit(self.index)
+
+    def _follow_log_start(self, log_start_offset: int) -> None:
+        """Records that retention took before they were indexed are no records any more: the position jumps over them."""
+        self._followed_log_start = log_start_offset
+        if self.index.indexed_offset < log_start_offset:
+            jump = Stretch(next_offset=log_start_offset)
+            self.index.append(jump.to_run({}, self.index.settings.dimensions))
+        self.index.drop_below(log_start_offset)
+
+    def _truncate(self, log_end_offset: int) -> None:
+        """The log lost its tail (it was not synced): what was indexed of it is taken back."""
+        self.index.truncate(log_end_offset)

@@ -1,0 +1,70 @@
+"""The models a worker has open: one scheduler each, shared by all topics that use it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from vector.embed.port import Embedder, EmbedError, EmbedSettings
+from vector.embed.registry import open_embedder
+from vector.embed.scheduler import EmbedScheduler
+from vector.threads import WorkerThreads
+
+RETRY_MIN_S = 1.0
+RETRY_MAX_S = 30.0
+
+OpenEmbedder = Callable[[str, int, EmbedSettings], Embedder]
+
+
+class Models:
+    """Opens models on demand and keeps them; one that cannot be opened is tried again, with the reason in `troubles`."""
+
+    def __init__(
+        self, settings: EmbedSettings, threads: WorkerThreads, open_model: OpenEmbedder = open_embedder
+    ) -> None:
+        self._settings = settings
+        self._threads = threads
+        self._open_model = open_model
+        self._opening: dict[tuple[str, int], asyncio.Task[EmbedScheduler]] = {}
+        self.troubles: dict[tuple[str, int], str] = {}
+
+    async def get(self, name: str, dimensions: int) -> EmbedScheduler:
+        """The model's scheduler; waits until it can be opened, however long that takes."""
+        key = (name, dimensions)
+        task = self._opening.get(key)
+        if task is None:
+            task = self._opening[key] = asyncio.get_running_loop().create_task(self._open(name, dimensions))
+        return await asyncio.shield(task)
+
+    async def _open(self, name: str, dimensions: int) -> EmbedScheduler:
+        loop, key, wait_s = asyncio.get_running_loop(), (name, dimensions), RETRY_MIN_S
+        while True:
+            try:
+                embedder = await loop.run_in_executor(
+                    self._threads.open, self._open_model, name, dimensions, self._settings
+                )
+            except (EmbedError, OSError) as error:
+                self.troubles[key] = str(error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(RETRY_MAX_S, wait_s * 2)
+            else:
+                self.troubles.pop(key, None)
+                return EmbedScheduler(embedder)
+
+    def schedulers(self) -> list[EmbedScheduler]:
+        """Of the models that are open."""
+        return [task.result() for task in self._opening.values() if _succeeded(task)]
+
+    def status(self) -> list[dict[str, Any]]:
+        """JSON-able, one per open model."""
+        return [scheduler.status() for scheduler in self.schedulers()]
+
+    def close(self) -> None:
+        """Stops opening and embedding."""
+        for scheduler in self.schedulers():
+            scheduler.close()
+        for task in self._opening.values():
+            task.cancel()
+
+
+def _succeeded(task: "asyncio.Task[EmbedScheduler]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

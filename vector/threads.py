@@ -1,0 +1,33 @@
+"""The threads of a worker beside its event loop, each for one kind of work."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from vector.priority import lower_priority
+
+SEARCH_THREADS = 2
+INDEX_NICENESS = 5
+
+
+def _index_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "index", initializer=lower_priority, initargs=(INDEX_NICENESS,))
+
+
+@dataclass(slots=True)
+class WorkerThreads:
+    """`index` owns every PartitionIndex: it alone appends, checkpoints and swaps. `open` loads models and indexes."""
+
+    index: ThreadPoolExecutor = field(default_factory=_index_thread)
+    search: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SEARCH_THREADS, "search"))
+    open: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "open"))
+
+    def post_to_index(self, callback: Callable[[], None]) -> None:
+        """Runs the callback in the index thread, after what is queued there."""
+        self.index.submit(callback)
+
+    def close(self) -> None:
+        """Waits for what the index thread is doing; everything else is dropped."""
+        self.search.shutdown(wait=False, cancel_futures=True)
+        self.open.shutdown(wait=False, cancel_futures=True)
+        self.index.shutdown(wait=True, cancel_futures=False)

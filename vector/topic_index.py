@@ -1,0 +1,271 @@
+"""All partitions of one topic in a worker: opened, indexed, waited for, searched."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from protocol.errors import KafkaError
+from vector.channel import ChannelClosed
+from vector.config import VectorConfig
+from vector.embed.port import Float32
+from vector.embed.scheduler import EmbedScheduler
+from vector.generation import Generation, Identity, latest_generation, open_generation
+from vector.index.builder import Builder
+from vector.index.partition_index import PartitionIndex
+from vector.index.settings import IndexSettings
+from vector.indexer import LogSource, LogState, PartitionIndexer, PartitionPlace
+from vector.models import Models
+from vector.threads import WorkerThreads
+
+RETRY_S = 5.0
+"""After a disk error or damage while indexing: the log has everything, so trying again loses nothing."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Assignment:
+    """A topic as the broker hands it over. `model` is never None here: the broker put in its default.
+
+    `recovered` has the log end of each partition at broker start, once: an index beyond it holds what the log has lost.
+    """
+
+    topic: str
+    topic_id: bytes
+    config: VectorConfig
+    model: str
+    states: dict[int, LogState]
+    recovered: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParts:
+    """What all topics of a worker share."""
+
+    directory: Path
+    source: LogSource
+    models: Models
+    threads: WorkerThreads
+    builder: Builder
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    offsets: dict[int, int]
+    future: "asyncio.Future[None]"
+
+
+class TopicIndex:
+    """One topic. `open` runs as long as the topic is assigned."""
+
+    def __init__(self, assignment: Assignment, parts: WorkerParts) -> None:
+        self.assignment = assignment
+        self.generation: Generation | None = None
+        self.scheduler: EmbedScheduler | None = None
+        self.indexes: dict[int, PartitionIndex] = {}
+        self.indexers: dict[int, PartitionIndexer] = {}
+        self.trouble: str | None = None
+        self._parts = parts
+        self._waiters: set[_Waiter] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._opening: asyncio.Task[None] | None = None
+
+    @property
+    def directory(self) -> Path:
+        """The topic's folder; the id, so a topic created again under the name starts empty."""
+        return self._parts.directory / self.assignment.topic_id.hex()
+
+    def start(self) -> None:
+        """Begins to open and index, in the background."""
+        self._opening = asyncio.get_running_loop().create_task(self._open())
+
+    async def _open(self) -> None:
+        config, model = self.assignment.config, self.assignment.model
+        before = latest_generation(self.directory)
+        if before is not None and (before.identity.model, before.identity.field) == (model, config.field):
+            # Searches by vector work before the model is there, and without it.
+            await self._open_indexes(before)
+        self.scheduler = await self._parts.models.get(model, config.dimensions)
+        embedder = self.scheduler.embedder
+        identity = Identity(
+            config.field, config.long_text, model, embedder.revision, embedder.dimensions, config.metric
+        )
+        if self.generation is None or self.generation.identity != identity:
+            await self._close_indexes()
+            generation = await self._in_index_thread(open_generation, self.directory, identity)
+            await self._open_indexes(generation)
+        for partition in list(self.indexes):
+            self._start_indexer(partition)
+
+    async def _open_indexes(self, generation: Generation) -> None:
+        self.generation = generation
+        for partition in list(self.assignment.states):
+            await self._open_index(generation, partition)
+
+    async def _open_index(self, generation: Generation, partition: int) -> None:
+        while partition not in self.indexes:
+            try:
+                index = await self._in_index_thread(self._open_in_thread, generation, partition)
+            except (OSError, ValueError) as error:
+                self.trouble = f"partition {partition}: {error}"
+                logger.exception("cannot open the index of %s-%d", self.assignment.topic, partition)
+                await asyncio.sleep(RETRY_S)
+            else:
+                self.indexes[partition] = index
+                self.trouble = None
+
+    def _open_in_thread(self, generation: Generation, partition: int) -> PartitionIndex:
+        config, identity = self.assignment.config, generation.identity
+        settings = IndexSettings(
+            dimensions=identity.dimensions,
+            metric=identity.metric,  # type: ignore[arg-type]  # checked when the topic was configured
+            hnsw_m=config.hnsw_m,
+            ef_construction=config.hnsw_ef_construction,
+            ef_search=config.hnsw_ef_search,
+            storage=config.storage,  # type: ignore[arg-type]
+        )
+        index = PartitionIndex.open(generation.partition_directory(partition), settings)
+        recovered = self.assignment.recovered.get(partition)
+        if recovered is not None and index.indexed_offset > recovered:
+            index.truncate(recovered)
+        self._parts.builder.submit(index)
+        return index
+
+    def add_partitions(self, states: Mapping[int, LogState]) -> None:
+        """The topic has grown."""
+        self.assignment.states.update(states)
+        if self._opening is not None and self._opening.done() and self.generation is not None:
+            self._opening = asyncio.get_running_loop().create_task(self._add(list(states), self.generation))
+
+    async def _add(self, partitions: list[int], generation: Generation) -> None:
+        for partition in partitions:
+            await self._open_index(generation, partition)
+            self._start_indexer(partition)
+
+    def _start_indexer(self, partition: int) -> None:
+        assert self.scheduler is not None
+        config = self.assignment.config
+        indexer = PartitionIndexer(
+            PartitionPlace(self.assignment.topic_id, partition, config.field, config.long_text),
+            self.indexes[partition],
+            source=self._parts.source,
+            scheduler=self.scheduler,
+            threads=self._parts.threads,
+            builder=self._parts.builder,
+            known_elsewhere=lambda hashes: self._known_elsewhere(partition, hashes),
+            on_progress=self._progress,
+            state=self.assignment.states[partition],
+        )
+        self.indexers[partition] = indexer
+        self._tasks[partition] = asyncio.get_running_loop().create_task(self._keep_indexing(indexer))
+
+    async def _keep_indexing(self, indexer: PartitionIndexer) -> None:
+        while True:
+            try:
+                await indexer.run()
+            except ChannelClosed:
+                return
+            except (KafkaError, OSError, ValueError) as error:
+                self.trouble = f"partition {indexer.place.partition}: {error}"
+                logger.exception("indexing %s-%d", self.assignment.topic, indexer.place.partition)
+                await asyncio.sleep(RETRY_S)
+                self.trouble = None
+
+    def _known_elsewhere(self, partition: int, hashes: list[bytes]) -> dict[bytes, Float32]:
+        """Vectors that other partitions of the topic have: a text is embedded once for the whole topic."""
+        found: dict[bytes, Float32] = {}
+        for other, index in list(self.indexes.items()):
+            missing = [content for content in hashes if content not in found]
+            if other != partition and missing:
+                found |= index.known_vectors(missing)
+        return found
+
+    # Freshness
+
+    def ring(self, partition: int, state: LogState) -> None:
+        """A partition's log has moved."""
+        self.assignment.states[partition] = state
+        indexer = self.indexers.get(partition)
+        if indexer is not None:
+            indexer.ring(state)
+
+    def indexed_offset(self, partition: int) -> int:
+        """Exclusive; -1 while the partition's index is not open."""
+        index = self.indexes.get(partition)
+        return -1 if index is None else index.indexed_offset
+
+    def behind(self, offsets: Mapping[int, int]) -> bool:
+        """Whether a partition has not been indexed up to its offset."""
+        return any(self.indexed_offset(partition) < offset for partition, offset in offsets.items())
+
+    async def wait_for(self, offsets: Mapping[int, int], wait_s: float) -> bool:
+        """Until the index is that far, at most `wait_s`; whether it is."""
+        if not self.behind(offsets):
+            return True
+        waiter = _Waiter(dict(offsets), asyncio.get_running_loop().create_future())
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait_for(waiter.future, wait_s)
+        except TimeoutError:
+            return not self.behind(offsets)
+        finally:
+            self._waiters.discard(waiter)
+        return True
+
+    def _progress(self) -> None:
+        for waiter in list(self._waiters):
+            if not self.behind(waiter.offsets) and not waiter.future.done():
+                waiter.future.set_result(None)
+
+    # Status and end
+
+    def status(self) -> dict[str, Any]:
+        """JSON-able; see broker.search.status for what it becomes."""
+        scheduler = self.scheduler
+        model_trouble = self._parts.models.troubles.get((self.assignment.model, self.assignment.config.dimensions))
+        waiting = model_trouble or (scheduler.trouble if scheduler else None)
+        paused = bool(model_trouble) or bool(scheduler and scheduler.paused)
+        generation = self.generation
+        return {
+            "generation": generation.number if generation else 0,
+            "identity": asdict(generation.identity) if generation else None,
+            "trouble": self.trouble or waiting,
+            "paused": paused,
+            "embedder": scheduler.status() if scheduler else None,
+            "partitions": {partition: self._partition_status(partition) for partition in self.assignment.states},
+        }
+
+    def _partition_status(self, partition: int) -> dict[str, Any]:
+        index, indexer = self.indexes.get(partition), self.indexers.get(partition)
+        if index is None:
+            return {"indexed_offset": -1, "lag_ms": 0}
+        return {**index.status(), "lag_ms": indexer.lag_ms if indexer else 0}
+
+    async def close(self) -> None:
+        """Stops indexing and closes the indexes, with a checkpoint."""
+        tasks = [*self._tasks.values(), *([self._opening] if self._opening else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._close_indexes()
+
+    async def _close_indexes(self) -> None:
+        for partition, index in list(self.indexes.items()):
+            del self.indexes[partition]
+            self.indexers.pop(partition, None)
+            self._parts.builder.forget(index)
+            await self._in_index_thread(_close, index)
+
+    async def _in_index_thread(self, call: Any, *arguments: object) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._parts.threads.index, call, *arguments)
+
+
+def _close(index: PartitionIndex) -> None:
+    try:
+        index.close()
+    except OSError:
+        # What is lost is one checkpoint interval, which the log has.
+        logger.exception("cannot close the index in %s", index.directory)

@@ -1,0 +1,204 @@
+"""One search in the worker: embed the queries, wait for the offsets, search each partition, merge."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from protocol.errors import ErrorCode, KafkaError
+from protocol.record_batch import iterate_records, walk_batches
+from vector.embed.port import Float32
+from vector.extract import content_hash, extract_text
+from vector.index.query import Candidate, IndexQuery
+from vector.indexer import LogSource
+from vector.request import vector_from_bytes
+from vector.threads import WorkerThreads
+from vector.topic_index import TopicIndex
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A candidate with its partition; sorts best first."""
+
+    partition: int
+    candidate: Candidate
+
+    @property
+    def order(self) -> tuple[float, int, int, int]:
+        """Score falling, timestamp falling, partition, offset (design/search-api.md)."""
+        return (-self.candidate.similarity, -self.candidate.timestamp_ms, self.partition, self.candidate.offset)
+
+
+class TopicSearch:
+    """Answers the broker's `search` calls for one topic. Messages are plain dicts, see `broker.search.service`."""
+
+    def __init__(self, topic: TopicIndex, source: LogSource, threads: WorkerThreads) -> None:
+        self._topic = topic
+        self._source = source
+        self._threads = threads
+
+    async def search(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises KafkaError: 14 while the index loads, 15 without a model for texts, 78 when the wait ran out, 42, 91."""
+        topic = self._topic
+        generation = topic.generation
+        missing = [p["partition"] for p in message["partitions"] if p["partition"] not in topic.indexes]
+        if generation is None or missing:
+            # The model comes first: without it nobody knows what the index would be.
+            reason = topic.status()["trouble"]
+            raise KafkaError(
+                ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, f"the index is loading{f': {reason}' if reason else ''}"
+            )
+        started = time.perf_counter_ns()
+        min_offsets: dict[int, int] = message["min_offsets"]
+        waiting = asyncio.create_task(topic.wait_for(min_offsets, message["wait_ms"] / 1000))
+        try:
+            vectors = await self._vectors(message["queries"])
+            embedded = time.perf_counter_ns()
+            fresh = await waiting
+        finally:
+            waiting.cancel()
+        if not fresh and not message["partial_ok"]:
+            behind = {
+                p: topic.indexed_offset(p) for p, offset in min_offsets.items() if topic.indexed_offset(p) < offset
+            }
+            state = ", ".join(f"partition {p} is indexed up to {at} of {min_offsets[p]}" for p, at in behind.items())
+            raise KafkaError(ErrorCode.OFFSET_NOT_AVAILABLE, f"not indexed within {message['wait_ms']} ms: {state}")
+        waited = time.perf_counter_ns()
+        results = await asyncio.get_running_loop().run_in_executor(self._threads.search, self._search, vectors, message)
+        return {
+            "model": generation.identity.model,
+            "dimensions": generation.identity.dimensions,
+            "metric": generation.identity.metric,
+            "generation": generation.number,
+            "complete": fresh,
+            "embed_micros": (embedded - started) // 1000,
+            "wait_micros": (waited - embedded) // 1000,
+            "search_micros": (time.perf_counter_ns() - waited) // 1000,
+            "results": results,
+            "states": self.states(message),
+        }
+
+    def states(self, message: Mapping[str, Any]) -> dict[int, tuple[int, int, int]]:
+        """(indexed_offset, lag_ms, failed) of each partition asked for."""
+        states = {}
+        for wanted in message["partitions"]:
+            partition = wanted["partition"]
+            index, indexer = self._topic.indexes.get(partition), self._topic.indexers.get(partition)
+            failed = index.counts.failed if index else 0
+            lag_ms = indexer.lag_ms if indexer else 0
+            states[partition] = (self._topic.indexed_offset(partition), lag_ms, failed)
+        return states
+
+    # Query vectors
+
+    async def _vectors(self, queries: list[dict[str, Any]]) -> list[Float32]:
+        texts = {index: query["text"] for index, query in enumerate(queries) if query.get("text") is not None}
+        vectors: dict[int, Float32] = {}
+        if texts:
+            vectors.update(zip(texts, await self._embed(list(texts.values())), strict=True))
+        for index, query in enumerate(queries):
+            if query.get("vector") is not None:
+                vectors[index] = self._given(query["vector"])
+            elif index not in vectors:
+                vectors[index] = await self._of_record(*query["record"])
+        return [vectors[index] for index in range(len(queries))]
+
+    async def _embed(self, texts: list[str]) -> Float32 | list[Float32]:
+        scheduler = self._topic.scheduler
+        if scheduler is None:
+            reason = self._topic.status()["trouble"] or "the model is loading"
+            raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"queries cannot be embedded: {reason}")
+        fitted = [scheduler.embedder.fit(text)[0] for text in texts]
+        return await scheduler.query(fitted, [content_hash(text) for text in fitted])
+
+    def _given(self, data: bytes) -> Float32:
+        vector = vector_from_bytes(data)
+        generation = self._topic.generation
+        assert generation is not None
+        if len(vector) != generation.identity.dimensions:
+            raise KafkaError(
+                ErrorCode.INVALID_REQUEST,
+                f"vector: has {len(vector)} dimensions, the index has {generation.identity.dimensions}",
+            )
+        if generation.identity.metric == "cosine" and not vector.any():
+            raise KafkaError(
+                ErrorCode.INVALID_REQUEST, "vector: all components are zero, cosine has no direction to compare"
+            )
+        return vector
+
+    async def _of_record(self, partition: int, offset: int) -> Float32:
+        """The vector of a record of this topic: the indexed one, else that of its text."""
+        index = self._topic.indexes.get(partition)
+        if index is not None:
+            found = index.vectors_at([offset])
+            if offset in found:
+                return found[offset]
+        nothing = KafkaError(
+            ErrorCode.RESOURCE_NOT_FOUND, f"record: partition {partition} has no embedded record at offset {offset}"
+        )
+        if index is None:
+            raise nothing
+        run = await self._source.read(self._topic.assignment.topic_id, partition, offset, 1)
+        batches = memoryview(run.batches)
+        for header in walk_batches(batches):
+            for record in iterate_records(batches[header.position : header.position + header.size]):
+                if record.offset == offset and not header.control:
+                    text, _ = extract_text(record, self._topic.assignment.config.field)
+                    if text is not None:
+                        return (await self._embed([text]))[0]
+        raise nothing
+
+    # In a search thread
+
+    def _search(self, vectors: list[Float32], message: Mapping[str, Any]) -> list[list[tuple[Any, ...]]]:
+        """Per query: (partition, offset, timestamp_ms, similarity, duplicates, flags, vector bytes or None), best first."""
+        results = []
+        for vector in vectors:
+            found: list[_Found] = []
+            for wanted in message["partitions"]:
+                index = self._topic.indexes.get(wanted["partition"])
+                if index is None:  # closed since the search began: the topic is being deleted
+                    raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+                candidates = index.search(_index_query(vector, wanted, message))
+                found += [_Found(wanted["partition"], candidate) for candidate in candidates]
+            found.sort(key=lambda one: one.order)
+            results.append(self._rows(found[: message["limit"]], with_vectors=message["vectors"]))
+        return results
+
+    def _rows(self, found: list[_Found], *, with_vectors: bool) -> list[tuple[Any, ...]]:
+        vectors: dict[tuple[int, int], bytes] = {}
+        if with_vectors:
+            for partition in {one.partition for one in found}:
+                offsets = [one.candidate.offset for one in found if one.partition == partition]
+                for offset, vector in self._topic.indexes[partition].vectors_at(offsets).items():
+                    vectors[partition, offset] = np.asarray(vector, dtype="<f4").tobytes()
+        return [
+            (
+                one.partition,
+                one.candidate.offset,
+                one.candidate.timestamp_ms,
+                float(one.candidate.similarity),
+                one.candidate.duplicates,
+                one.candidate.flags,
+                vectors.get((one.partition, one.candidate.offset)),
+            )
+            for one in found
+        ]
+
+
+def _index_query(vector: Float32, wanted: Mapping[str, Any], message: Mapping[str, Any]) -> IndexQuery:
+    return IndexQuery(
+        vector=vector,
+        limit=message["limit"],
+        offset_from=wanted["from"],
+        offset_until=wanted["until"],
+        timestamp_from=message["from_timestamp"],
+        timestamp_until=message["until_timestamp"],
+        min_similarity=message["min_similarity"],
+        exact=message["exact"],
+        ef=message["ef"],
+        log_start_offset=wanted["log_start"],
+    )

@@ -1,0 +1,199 @@
+"""The vector worker: a process of its own, so that models and FAISS never touch the broker's event loop, GIL or life.
+
+Started by `broker.search.supervisor` with one end of a socket pair; ends when the other end closes.
+"""
+
+import argparse
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from protocol.errors import ErrorCode, KafkaError
+from vector.channel import Channel
+from vector.config import VectorConfig
+from vector.embed.port import EmbedSettings
+from vector.index.builder import Builder
+from vector.indexer import LogRun, LogState
+from vector.models import Models
+from vector.priority import lower_priority
+from vector.threads import WorkerThreads
+from vector.topic_index import Assignment, TopicIndex, WorkerParts
+from vector.topic_search import TopicSearch
+
+PROGRESS_INTERVAL_S = 0.25
+# Threads hand over to one another on the way from record to hit; Python's default of 5 ms would be felt there.
+SWITCH_INTERVAL_S = 0.0005
+WORKER_NICENESS = 5
+
+logger = logging.getLogger(__name__)
+
+
+class _BrokerLog:
+    """The broker's log, read over the channel."""
+
+    def __init__(self) -> None:
+        self.channel: Channel
+
+    async def read(self, topic_id: bytes, partition: int, offset: int, max_bytes: int) -> LogRun:
+        batches, next_offset, state = await self.channel.call("read", (topic_id, partition, offset, max_bytes))
+        return LogRun(batches, next_offset, LogState(*state))
+
+
+class Worker:
+    """Everything one worker process holds."""
+
+    def __init__(self) -> None:
+        self._log = _BrokerLog()
+        self._threads = WorkerThreads()
+        self._builder = Builder(self._threads.post_to_index)
+        self._parts: WorkerParts | None = None
+        self._topics: dict[bytes, TopicIndex] = {}
+        self._searches: dict[bytes, TopicSearch] = {}
+        self._changes = asyncio.Lock()
+        self._told: dict[str, Any] = {}
+        self.channel = Channel(
+            {
+                "start": self._start,
+                "assign": self._assign,
+                "unassign": self._unassign,
+                "bell": self._bell,
+                "search": self._search,
+                "status": self._status,
+                "stop": self._stop,
+            }
+        )
+        self._log.channel = self.channel
+
+    async def run(self, descriptor: int) -> None:
+        """Serves the broker until it closes the channel or asks to stop."""
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self.channel, sock=socket.socket(fileno=descriptor))
+        while not self.channel.closed.is_set():
+            self._tell_progress()
+            try:
+                await asyncio.wait_for(self.channel.closed.wait(), PROGRESS_INTERVAL_S)
+            except TimeoutError:
+                continue
+        await self._close()
+
+    # The broker's calls
+
+    def _start(self, message: Mapping[str, Any]) -> None:
+        models = Models(EmbedSettings.from_message(message["embed"]), self._threads)
+        self._parts = WorkerParts(Path(message["directory"]), self._log, models, self._threads, self._builder)
+        known = {bytes(topic_id).hex() for topic_id in message["topics"]}
+        directory = Path(message["directory"])
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in directory.iterdir():
+            if path.is_dir() and path.name not in known:  # deleted while no worker was there to hear of it
+                rmtree(path, ignore_errors=True)
+
+    async def _assign(self, message: Mapping[str, Any]) -> None:
+        assert self._parts is not None
+        assignment = Assignment(
+            topic=message["topic"],
+            topic_id=message["topic_id"],
+            config=VectorConfig(**message["config"]),
+            model=message["model"],
+            states={partition: LogState(*state) for partition, state in message["states"].items()},
+            recovered=message["recovered"],
+        )
+        async with self._changes:
+            current = self._topics.get(assignment.topic_id)
+            if current is not None and (current.assignment.config, current.assignment.model) == (
+                assignment.config,
+                assignment.model,
+            ):
+                new = {p: state for p, state in assignment.states.items() if p not in current.assignment.states}
+                current.add_partitions(new)
+                return
+            if current is not None:
+                await current.close()
+            topic = TopicIndex(assignment, self._parts)
+            self._topics[assignment.topic_id] = topic
+            self._searches[assignment.topic_id] = TopicSearch(topic, self._log, self._threads)
+            topic.start()
+
+    async def _unassign(self, message: Mapping[str, Any]) -> None:
+        """Vectors were switched off (the index is kept for when they are on again), or the topic was deleted."""
+        async with self._changes:
+            topic = self._topics.pop(message["topic_id"], None)
+            self._searches.pop(message["topic_id"], None)
+            if topic is None:
+                return
+            await topic.close()
+            if message["delete"]:
+                await asyncio.get_running_loop().run_in_executor(self._threads.index, _remove, topic.directory)
+
+    def _bell(self, moved: list[tuple[bytes, int, tuple[int, int, int]]]) -> None:
+        for topic_id, partition, state in moved:
+            topic = self._topics.get(topic_id)
+            if topic is not None:
+                topic.ring(partition, LogState(*state))
+
+    async def _search(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        search = self._searches.get(message["topic_id"])
+        if search is None:
+            raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading")
+        return await search.search(message)
+
+    def _status(self, topic_id: bytes) -> dict[str, Any] | None:
+        topic = self._topics.get(topic_id)
+        return None if topic is None else topic.status()
+
+    async def _stop(self, _: object) -> None:
+        """Checkpoints; the broker closes the channel then."""
+        async with self._changes:
+            for topic in self._topics.values():
+                await topic.close()
+
+    # Progress, for status and metrics
+
+    def _tell_progress(self) -> None:
+        if self._parts is None:
+            return
+        offsets = [
+            (topic_id, partition, index.indexed_offset, index.counts.failed)
+            for topic_id, topic in self._topics.items()
+            for partition, index in list(topic.indexes.items())
+        ]
+        progress = {"offsets": offsets, "models": self._parts.models.status()}
+        if progress != self._told:
+            self._told = progress
+            self.channel.notify("progress", progress)
+
+    async def _close(self) -> None:
+        for topic in list(self._topics.values()):
+            await topic.close()
+        if self._parts is not None:
+            self._parts.models.close()
+        self._builder.close()
+        self._threads.close()
+
+
+def _remove(directory: Path) -> None:
+    rmtree(directory, ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """`python -m vector.worker --socket-descriptor N`."""
+    parser = argparse.ArgumentParser(prog="vector.worker", description=__doc__)
+    parser.add_argument("--socket-descriptor", type=int, required=True)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s event=%(message)r process=vector-worker")
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    lower_priority(WORKER_NICENESS)
+    import signal
+
+    # Ctrl-C reaches the whole process group; the broker decides when the worker ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asyncio.run(Worker().run(options.socket_descriptor))
+
+
+if __name__ == "__main__":
+    main()
