@@ -47,74 +47,72 @@ class RequestRefused(KafkaError):
     """No partition of the request is written, whatever the others hold."""
 
 
-class BatchChecks:
-    """The checks of one Produce request."""
+def check_batch(
+    context: RequestContext,
+    request: ProduceRequest,
+    topic: Topic,
+    config: LogConfig,
+    records: memoryview | None,
+    now_ms: int,
+) -> BatchHeader:
+    """The one batch of `records`, sound and fit for a log of `topic`; may patch it.
 
-    __slots__ = ("_acks_valid", "_context", "_now_ms", "_transactional_id")
+    Raises KafkaError, UnreadableBatch and RequestRefused.
+    """
+    if request.acks not in ACKS or topic.internal:
+        _check_target(context, request, topic, records)
+    transactional = (
+        records is not None and len(records) > ATTRIBUTES_POSITION and records[ATTRIBUTES_POSITION] & TRANSACTIONAL
+    )
+    if transactional and request.transactional_id is None:
+        raise RequestRefused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+    batch = parse_produced(records, version=context.api_version, max_message_bytes=config.max_message_bytes)
+    assert records is not None
+    if transactional and batch.producer_id >= 0:
+        # Without a transaction that the coordinator knows; transactions are not supported yet.
+        raise KafkaError(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
+    if batch.size > config.segment_bytes:
+        raise KafkaError(ErrorCode.RECORD_LIST_TOO_LARGE)
+    _check_times(config, batch, records, now_ms)
+    codec = batch.attributes & CODEC_MASK
+    if not codec:
+        if batch.record_count <= WALKED_RECORDS_MAX:
+            _check_lengths(records, batch)
+    elif codec > Compression.ZSTD:
+        raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)  # Kafka's own answer to a codec that does not exist
+    if config.cleanup_policy != "delete" and "compact" in config.cleanup_policy:
+        _refuse_where(records, lambda record: record.key is None, ErrorCode.INVALID_RECORD, "no key")
+    return batch
 
-    def __init__(self, context: RequestContext, request: ProduceRequest, now_ms: int) -> None:
-        self._context = context
-        self._acks_valid = request.acks in ACKS
-        self._transactional_id = request.transactional_id
-        self._now_ms = now_ms
 
-    def check(self, topic: Topic, config: LogConfig, records: memoryview | None) -> BatchHeader:
-        """The one batch of `records`, sound and fit for the log; may patch it.
+def _check_target(context: RequestContext, request: ProduceRequest, topic: Topic, records: memoryview | None) -> None:
+    """Kafka looks for the batch first, then at acks and at whether the topic may be written to."""
+    if records is None or len(walk_batches(records)) != 1:
+        raise KafkaError(ErrorCode.INVALID_RECORD)
+    if request.acks not in ACKS:
+        raise KafkaError(ErrorCode.INVALID_REQUIRED_ACKS)
+    if topic.internal and context.client_id != ADMIN_CLIENT_ID:
+        raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION)
 
-        Raises KafkaError, UnreadableBatch and RequestRefused.
-        """
-        if not self._acks_valid or topic.internal:
-            self._check_target(topic, records)
-        transactional = (
-            records is not None and len(records) > ATTRIBUTES_POSITION and records[ATTRIBUTES_POSITION] & TRANSACTIONAL
+
+def _check_times(config: LogConfig, batch: BatchHeader, records: memoryview, now_ms: int) -> None:
+    if config.message_timestamp_type == "LogAppendTime":
+        if batch.log_append_time:
+            indexes = [*range(batch.record_count)]
+            raise InvalidRecords(ErrorCode.INVALID_TIMESTAMP, "LogAppendTime is for the broker to set", indexes)
+        return
+    earliest = now_ms - config.message_timestamp_before_max_ms
+    latest = now_ms + config.message_timestamp_after_max_ms
+    if batch.attributes & LOG_APPEND_TIME:
+        _clear_log_append_time(records, batch)
+    if batch.max_timestamp > latest or batch.base_timestamp < earliest:
+        # The header says that some time may be out of range; the records say which.
+        _refuse_where(
+            records,
+            lambda record: record.timestamp_ms != NO_TIMESTAMP and not earliest <= record.timestamp_ms <= latest,
+            ErrorCode.INVALID_TIMESTAMP,
+            f"a timestamp outside {earliest} to {latest}",
         )
-        if transactional and self._transactional_id is None:
-            raise RequestRefused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
-        batch = parse_produced(records, version=self._context.api_version, max_message_bytes=config.max_message_bytes)
-        assert records is not None
-        if transactional and batch.producer_id >= 0:
-            # Without a transaction that the coordinator knows; transactions are not supported yet.
-            raise KafkaError(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
-        if batch.size > config.segment_bytes:
-            raise KafkaError(ErrorCode.RECORD_LIST_TOO_LARGE)
-        self._check_times(config, batch, records)
-        codec = batch.attributes & CODEC_MASK
-        if not codec:
-            if batch.record_count <= WALKED_RECORDS_MAX:
-                _check_lengths(records, batch)
-        elif codec > Compression.ZSTD:
-            raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)  # Kafka's own answer to a codec that does not exist
-        if config.cleanup_policy != "delete" and "compact" in config.cleanup_policy:
-            _refuse_where(records, lambda record: record.key is None, ErrorCode.INVALID_RECORD, "no key")
-        return batch
-
-    def _check_target(self, topic: Topic, records: memoryview | None) -> None:
-        """Kafka looks for the batch first, then at acks and at whether the topic may be written to."""
-        if records is None or len(walk_batches(records)) != 1:
-            raise KafkaError(ErrorCode.INVALID_RECORD)
-        if not self._acks_valid:
-            raise KafkaError(ErrorCode.INVALID_REQUIRED_ACKS)
-        if topic.internal and self._context.client_id != ADMIN_CLIENT_ID:
-            raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION)
-
-    def _check_times(self, config: LogConfig, batch: BatchHeader, records: memoryview) -> None:
-        if config.message_timestamp_type == "LogAppendTime":
-            if batch.log_append_time:
-                indexes = [*range(batch.record_count)]
-                raise InvalidRecords(ErrorCode.INVALID_TIMESTAMP, "LogAppendTime is for the broker to set", indexes)
-            return
-        earliest = self._now_ms - config.message_timestamp_before_max_ms
-        latest = self._now_ms + config.message_timestamp_after_max_ms
-        if batch.attributes & LOG_APPEND_TIME:
-            _clear_log_append_time(records, batch)
-        if batch.max_timestamp > latest or batch.base_timestamp < earliest:
-            # The header says that some time may be out of range; the records say which.
-            _refuse_where(
-                records,
-                lambda record: record.timestamp_ms != NO_TIMESTAMP and not earliest <= record.timestamp_ms <= latest,
-                ErrorCode.INVALID_TIMESTAMP,
-                f"a timestamp outside {earliest} to {latest}",
-            )
 
 
 def _refuse_where(records: memoryview, is_wrong: Callable[[Record], bool], code: ErrorCode, message: str) -> None:

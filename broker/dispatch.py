@@ -15,8 +15,8 @@ from broker.net import Client
 from broker.registry import Api
 from broker.services import Services
 from protocol.api_keys import ApiKey
-from protocol.codec import decode_request, encode_response, flexible
-from protocol.connection import Buffer, PendingResponse, ServerConnection
+from protocol.codec import flexible, request_decoder, response_encoder
+from protocol.connection import Buffer, PendingResponse
 from protocol.errors import ErrorCode, MalformedMessage
 from protocol.headers import decode_request_header
 from protocol.messages import ApiVersionsResponse, message_class
@@ -24,6 +24,7 @@ from protocol.messages import ApiVersionsResponse, message_class
 _HEADER = struct.Struct(">hhi")
 _RESPONSE_HEADER = struct.Struct(">ii")
 CLIENT_ID_LENGTH_POSITION = 8
+CORRELATION_ID_BYTES = 4
 
 logger = structlog.get_logger(__name__)
 
@@ -31,16 +32,19 @@ logger = structlog.get_logger(__name__)
 class _Route:
     """What dispatch needs of one (API, version), looked up once."""
 
-    __slots__ = ("flexible", "handle", "has_error_code", "key", "name", "overlapping", "response_header", "version")
+    __slots__ = (
+        "decode", "encode", "handle", "has_error_code", "key", "name", "overlapping", "response_header", "version",
+    )  # fmt: skip
 
     def __init__(self, api: Api, version: int) -> None:
         self.key = int(api.key)
         self.name = api.key.name
         self.handle = api.handle
         self.version = version
-        self.flexible = flexible(api.key, version)
+        self.decode = request_decoder(api.key, version)
+        self.encode = response_encoder(api.key, version)
         # ApiVersions answers with header v0 in every version, so that an old client can read it (KIP-511).
-        self.response_header = b"\0" if self.flexible and api.key != ApiKey.API_VERSIONS else b""
+        self.response_header = b"\0" if flexible(api.key, version) and api.key != ApiKey.API_VERSIONS else b""
         self.overlapping = api.key == ApiKey.PRODUCE
         self.has_error_code = "error_code" in message_class(f"{api.key.message_name}Response").FIELDS
 
@@ -48,23 +52,29 @@ class _Route:
 class _Pending(PendingResponse):
     """A request whose response comes later."""
 
-    __slots__ = ("_correlation_id", "_dispatcher", "_route", "_started")
+    __slots__ = ("_client", "_correlation_id", "_dispatcher", "_route", "_started")
 
     def __init__(
-        self, connection: ServerConnection, dispatcher: "Dispatcher", route: _Route, correlation_id: int, started: float
+        self, client: Client, dispatcher: "Dispatcher", route: _Route, correlation_id: int, started: float
     ) -> None:
-        super().__init__(connection, route.overlapping)
+        super().__init__(client.connection, route.overlapping)
+        self._client = client
         self._dispatcher = dispatcher
         self._route = route
         self._correlation_id = correlation_id
         self._started = started
 
     def respond(self, message: Any) -> None:
-        """Encodes and queues the response; None: this request has none."""
+        """Encodes and queues the response; None: this request has none. Raises nothing: logs, storage call it."""
         if message is None:
             self.complete(())
-        else:
-            self.complete(self._dispatcher.encode(self._route, self._correlation_id, message))
+            return
+        try:
+            buffers = self._dispatcher.encode(self._route, self._correlation_id, message)
+        except Exception:
+            self._dispatcher.give_up(self._route, self._client)
+            return
+        self.complete(buffers)
         if self._started:
             self._dispatcher.observe(self._route, self._started)
 
@@ -97,17 +107,16 @@ class Dispatcher:
                 or frame[CLIENT_ID_LENGTH_POSITION : head.body_position] != head.data
             ):
                 head = client.request_head = self._read_head(route, frame, client)
-            request = decode_request(key, version, frame, head.body_position)
-        except (MalformedMessage, struct.error) as error:
+            request = route.decode(frame, head.body_position, len(frame))[0]
+        except (MalformedMessage, struct.error, IndexError) as error:
             raise CloseConnection(f"malformed request: {error}") from None
         try:
-            result = route.handle(head.context, request)
+            self._respond(route, correlation_id, route.handle(head.context, request), client, started)
         except CloseConnection:
             raise
         except Exception:
             logger.exception("handler failed", api=route.name, version=version, client=client.client_host)
             raise CloseConnection(f"{route.name} v{version} failed") from None
-        self._respond(route, correlation_id, result, client, started)
 
     def _read_head(self, route: _Route, frame: memoryview, client: Client) -> RequestHead:
         header = decode_request_header(frame)
@@ -118,11 +127,11 @@ class Dispatcher:
     def _respond(self, route: _Route, correlation_id: int, result: Any, client: Client, started: float) -> None:
         connection = client.connection
         if isinstance(result, Deferred):
-            pending = _Pending(connection, self, route, correlation_id, started)
+            pending = _Pending(client, self, route, correlation_id, started)
             connection.enqueue(pending)
             result.then(pending.respond)
         elif isinstance(result, CoroutineType):
-            pending = _Pending(connection, self, route, correlation_id, started)
+            pending = _Pending(client, self, route, correlation_id, started)
             connection.enqueue(pending)
             task = self._loop.create_task(self._await(pending, route, result, client))
             self._tasks.add(task)
@@ -140,23 +149,28 @@ class Dispatcher:
         self, pending: _Pending, route: _Route, work: "CoroutineType[Any, Any, Any]", client: Client
     ) -> None:
         try:
-            pending.respond(await work)
+            message = await work
         except Exception:
-            logger.exception("handler failed", api=route.name, version=route.version, client=client.client_host)
-            client.close("handler failed")
+            self.give_up(route, client)
+        else:
+            pending.respond(message)
+
+    def give_up(self, route: _Route, client: Client) -> None:
+        """A request that fails unexpectedly, which the log must explain, ends its connection."""
+        logger.exception("handler failed", api=route.name, version=route.version, client=client.client_host)
+        client.close("handler failed")
 
     def encode(self, route: _Route, correlation_id: int, message: Any) -> Sequence[Buffer]:
         """The response's whole frame."""
         if route.has_error_code and message.error_code:
             self._metrics.errors[route.key, message.error_code] += 1
-        body = encode_response(route.key, route.version, message)
-        size = 4 + len(route.response_header)
-        for buffer in body:
-            size += len(buffer)
-        head = _RESPONSE_HEADER.pack(size, correlation_id) + route.response_header
+        body = route.encode(message)
         if len(body) == 1:
-            return (head + body[0],)
-        return (head, *body)
+            data = body[0]
+            size = CORRELATION_ID_BYTES + len(route.response_header) + len(data)
+            return (_RESPONSE_HEADER.pack(size, correlation_id) + route.response_header + data,)
+        size = CORRELATION_ID_BYTES + len(route.response_header) + sum(map(len, body))
+        return (_RESPONSE_HEADER.pack(size, correlation_id) + route.response_header, *body)
 
     def observe(self, route: _Route, started: float) -> None:
         self._metrics.observe_latency(route.key, self._loop.time() - started)

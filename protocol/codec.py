@@ -50,6 +50,19 @@ def encode_response(key: int, version: int, message: Message) -> list[Buffer]:
     return _encode(encode, message, version)
 
 
+def request_decoder(key: int, version: int) -> Decode:
+    """`decode_request` of one version, for callers that look it up once: (data, position, end) -> (message, position).
+
+    On cut data it raises IndexError or struct.error, too.
+    """
+    return _decoders.get((key, version, "Request")) or _decoder(key, version, "Request")
+
+
+def response_encoder(key: int, version: int) -> Encode:
+    """`encode_response` of one version, for callers that look it up once; bad values raise whatever they cause."""
+    return _encoders.get((key, version, "Response")) or _encoder(key, version, "Response")
+
+
 def decode_data(name: str, version: int, data: Buffer, position: int = 0) -> Any:
     """A data structure that is neither request nor response, such as "OffsetCommitValue", without its version prefix."""
     return _decode(_compiled_decoder(name, version), data, position)

@@ -2,7 +2,7 @@
 
 from typing import TypeAlias
 
-from broker.batch_checks import CODEC_MASK, BatchChecks, InvalidRecords, RequestRefused
+from broker.batch_checks import CODEC_MASK, InvalidRecords, RequestRefused, check_batch
 from broker.context import CloseConnection, RequestContext
 from broker.deferred import Deferred
 from broker.recompression import recompressed
@@ -38,94 +38,72 @@ PartitionAnswer: TypeAlias = ProduceResponse.PartitionProduceResponse
 Checked: TypeAlias = tuple[PartitionData, PartitionLog | None, BatchHeader | KafkaError]
 
 
-class _Acked(Deferred[ProduceResponse | None]):
-    """The answer, once what was appended is durable."""
-
-    __slots__ = ("_acks", "_response")
-
-    def __init__(self, response: ProduceResponse, acks: int) -> None:
-        super().__init__()
-        self._response = response
-        self._acks = acks
-
-    def durable(self, error: Exception | None) -> None:
-        if error is not None:
-            _fail_all(self._response)
-        self.resolve(self._response if self._acks else None)
-
-
 @api(ApiKey.PRODUCE, versions=(3, 13), advertised_from=0)
 def handle(context: RequestContext, request: ProduceRequest) -> ProduceResponse | Deferred[ProduceResponse | None]:
     """Every partition succeeds or fails by itself; raises CloseConnection for a failure that acks=0 cannot report."""
     produce = _Produce(context, request)
     try:
-        response = produce.run()
+        produce.run()
     except (RequestRefused, UnreadableBatch) as error:
-        response = produce.refuse_all(error)
-    acks = request.acks
-    if not acks and produce.failed:
+        produce.refuse_all(error)
+    if produce.failed and not request.acks:
         raise CloseConnection("a Produce with acks=0 failed")
     if produce.sequence < 0:
-        return response
-    acked = _Acked(response, acks)
-    context.services.logs.when_durable(produce.sequence, acked.durable)
-    return acked
+        return produce.response
+    context.services.logs.when_durable(produce.sequence, produce.durable)
+    return produce
 
 
-def _fail_all(response: ProduceResponse) -> None:
-    for topic in response.responses:
-        for partition in topic.partition_responses:
-            if not partition.error_code:
-                partition.error_code = ErrorCode.KAFKA_STORAGE_ERROR
-                partition.base_offset = -1
+class _Produce(Deferred[ProduceResponse | None]):
+    """One request: first everything is checked, then everything sound is appended; resolved once that is durable."""
 
-
-class _Produce:
-    """One request while it is worked on: first everything is checked, then everything sound is appended."""
-
-    __slots__ = ("_by_id", "_checks", "_context", "_now_ms", "_topics", "failed", "sequence")
+    __slots__ = ("_by_id", "_context", "_now_ms", "_request", "_topics", "failed", "response", "sequence")
 
     def __init__(self, context: RequestContext, request: ProduceRequest) -> None:
+        super().__init__()
         self._context = context
+        self._request = request
         self._by_id = context.api_version >= FIRST_VERSION_WITH_TOPIC_IDS
         self._topics = _merged(request, self._by_id)
-        self._now_ms = now_ms = context.services.clock.time_ms()
-        self._checks = BatchChecks(context, request, now_ms)
+        self._now_ms = context.services.clock.time_ms()
         self.failed = False
+        self.response = ProduceResponse()
         self.sequence = -1
 
-    def run(self) -> ProduceResponse:
-        """The response; `sequence` is then the last WAL entry to wait for, or -1.
+    def run(self) -> None:
+        """Sets the response, and `sequence` to the last WAL entry to wait for.
 
         Raises RequestRefused and UnreadableBatch, and then nothing has been appended.
         """
         topics = self._context.services.topics
-        checked = []
+        checked: list[Checked] = []
         for data in self._topics:
             topic = topics.get_by_id(data.topic_id) if self._by_id else topics.get(data.name)
-            checked.append([self._check(topic, partition) for partition in data.partition_data])
-        responses = []
-        for data, rows in zip(self._topics, checked, strict=True):
-            answers = [self._append(*row) for row in rows]
-            responses.append(
+            checked += [self._check(topic, row) for row in data.partition_data]
+        rows = iter(checked)
+        for data in self._topics:
+            answers = [self._append(*next(rows)) for _ in data.partition_data]
+            self.response.responses.append(
                 ProduceResponse.TopicProduceResponse(
                     name=data.name, topic_id=data.topic_id, partition_responses=answers
                 )
             )
-        return ProduceResponse(responses=responses)
 
-    def refuse_all(self, error: KafkaError) -> ProduceResponse:
+    def durable(self, error: Exception | None) -> None:
+        if error is not None:
+            _fail_all(self.response)
+        self.resolve(self.response if self._request.acks else None)
+
+    def refuse_all(self, error: KafkaError) -> None:
         message = error.message if isinstance(error, UnreadableBatch) else None
-        return ProduceResponse(
-            responses=[
-                ProduceResponse.TopicProduceResponse(
-                    name=data.name,
-                    topic_id=data.topic_id,
-                    partition_responses=[self._refused(row, None, error, message) for row in data.partition_data],
-                )
-                for data in self._topics
-            ]
-        )
+        self.response.responses = [
+            ProduceResponse.TopicProduceResponse(
+                name=data.name,
+                topic_id=data.topic_id,
+                partition_responses=[self._refused(row, None, error, message) for row in data.partition_data],
+            )
+            for data in self._topics
+        ]
 
     def _check(self, topic: Topic | None, data: PartitionData) -> Checked:
         if topic is None:
@@ -146,7 +124,7 @@ class _Produce:
             return data, log, error
 
     def _batch(self, topic: Topic, log: PartitionLog, data: PartitionData) -> BatchHeader:
-        batch = self._checks.check(topic, log.config, data.records)
+        batch = check_batch(self._context, self._request, topic, log.config, data.records, self._now_ms)
         if topic.codec is None or topic.codec == batch.attributes & CODEC_MASK:
             return batch
         return _recompress(data, batch, topic.codec, log.config.max_message_bytes)
@@ -189,6 +167,14 @@ class _Produce:
                 for index in error.indexes
             ]
         return answer
+
+
+def _fail_all(response: ProduceResponse) -> None:
+    for topic in response.responses:
+        for partition in topic.partition_responses:
+            if not partition.error_code:
+                partition.error_code = ErrorCode.KAFKA_STORAGE_ERROR
+                partition.base_offset = -1
 
 
 def _recompress(data: PartitionData, batch: BatchHeader, codec: Compression, max_message_bytes: int) -> BatchHeader:
