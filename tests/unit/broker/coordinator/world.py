@@ -102,7 +102,7 @@ class World:
         file_system = OsFileSystem()
         self.logs = LogManager.open(
             directory,
-            StorageConfig(min_free_bytes=0),
+            StorageConfig(min_free_bytes=0, wal_file_bytes=1 << 20),
             clock=self.clock,
             file_system=file_system,
             post=self.posted.append,
