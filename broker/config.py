@@ -61,6 +61,13 @@ class Config(BaseModel):
     storage_min_free_bytes: int = Field(256 * 1024 * 1024, ge=0)
     producer_id_expiration_ms: int = Field(24 * 3_600_000, ge=1)
 
+    vector_embedding_model: str = Field("local:all-MiniLM-L6-v2", description="of topics that name none")
+    vector_embedding_threads: int = Field(0, ge=0, le=256, description="cores for the local model; 0: all")
+    vector_model_dir: Path | None = Field(None, description="local models; default: $SENSELOG_MODEL_DIR or .models")
+    vector_openai_base_url: str | None = Field(None, description="any server with OpenAI's embeddings API")
+    vector_openai_api_key_file: Path | None = Field(None, description="holds the key; default: $OPENAI_API_KEY")
+    vector_openai_timeout_ms: int = Field(30_000, ge=1)
+
     @classmethod
     def load(cls, file: Path | None = None, settings: Iterable[str] = (), **overrides: Any) -> Self:
         """Merges, weakest first: a TOML file, attributes given by flags (None: not given), `key=value` settings.

@@ -1,0 +1,167 @@
+"""What the vector worker gets from the broker: topics, the bell when a log moves, and the log itself."""
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+from broker.topics import Topic, Topics
+from protocol.errors import ErrorCode, KafkaError
+from storage.log import PartitionLog
+from vector.channel import Channel
+
+READ_BYTES_MAX = 1024 * 1024
+
+State = tuple[int, int, int]
+
+
+def log_state(log: PartitionLog) -> State:
+    """(log start offset, high watermark, last stable offset)."""
+    return log.log_start_offset, log.high_watermark, log.last_stable_offset
+
+
+class _Watched:
+    """One partition. After a bell there is none until the worker has read again, so a busy log costs one bell per read."""
+
+    __slots__ = ("armed", "feed", "log", "partition", "recovered_end_offset", "topic_id")
+
+    def __init__(self, feed: "WorkerFeed", log: PartitionLog) -> None:
+        self.feed = feed
+        self.log = log
+        self.topic_id = log.topic_id
+        self.partition = log.partition
+        self.armed = False
+        self.recovered_end_offset: int | None = log.log_end_offset
+
+    def moved(self, _: PartitionLog) -> None:
+        if self.armed:
+            self.armed = False
+            self.feed.ring(self)
+
+
+class WorkerFeed:
+    """Watches every topic with vectors; all on the event loop. An observer of `Topics`."""
+
+    def __init__(self, topics: Topics, default_model: str) -> None:
+        self.channel: Channel | None = None
+        self._topics = topics
+        self._default_model = default_model
+        self._watched: dict[tuple[bytes, int], _Watched] = {}
+        self._rung: list[_Watched] = []
+        self._calls: set[asyncio.Task[Any]] = set()
+
+    @property
+    def topics_with_vectors(self) -> list[Topic]:
+        return [topic for topic in self._topics if topic.vector is not None]
+
+    def watch_all(self) -> None:
+        """At start: what the logs hold now is what they recovered."""
+        for topic in self.topics_with_vectors:
+            self._watch(topic)
+
+    async def attach(self, channel: Channel) -> None:
+        """Hands everything to a new worker. Raises ChannelClosed, KafkaError."""
+        self.channel = channel
+        for topic in self.topics_with_vectors:
+            await channel.call("assign", self._assignment(topic))
+
+    # The worker's calls
+
+    async def read(self, request: tuple[bytes, int, int, int]) -> tuple[bytes, int, State]:
+        """(topic id, partition, offset, most bytes) -> committed batches, the offset behind them, the log's state.
+
+        An offset beyond the log's end is answered with that end. Raises KafkaError for a partition that is gone.
+        """
+        topic_id, partition, offset, max_bytes = request
+        topic = self._topics.get_by_id(topic_id)
+        if topic is None:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_ID)
+        log = topic.partition(partition)
+        watched = self._watched.get((topic_id, partition))
+        if watched is not None:
+            watched.armed = True
+        if offset > log.log_end_offset:
+            return b"", log.log_end_offset, log_state(log)
+        result = log.read(
+            max(offset, log.log_start_offset),
+            min(max_bytes, READ_BYTES_MAX),
+            up_to=log.last_stable_offset,
+            at_least_one=True,
+        )
+        if result.cold:
+            await asyncio.get_running_loop().run_in_executor(None, result.load)
+        return b"".join(result.buffers), result.next_offset, log_state(log)
+
+    def ring(self, watched: _Watched) -> None:
+        """Once per turn of the loop, one notice for all partitions that have moved."""
+        if not self._rung:
+            asyncio.get_running_loop().call_soon(self._send_bell)
+        self._rung.append(watched)
+
+    def _send_bell(self) -> None:
+        rung, self._rung = self._rung, []
+        if self.channel is not None:
+            self.channel.notify("bell", [(one.topic_id, one.partition, log_state(one.log)) for one in rung])
+
+    # TopicObserver
+
+    def topic_created(self, topic: Topic) -> None:
+        if topic.vector is not None:
+            self._watch(topic)
+            self._tell("assign", self._assignment(topic))
+
+    def topic_changed(self, topic: Topic) -> None:
+        if topic.vector is not None:
+            self.topic_created(topic)
+        elif self._forget(topic):
+            self._tell("unassign", {"topic_id": topic.topic_id, "delete": False})
+
+    def topic_deleted(self, topic: Topic) -> None:
+        self._forget(topic)
+        self._tell("unassign", {"topic_id": topic.topic_id, "delete": True})
+
+    # Helpers
+
+    def _watch(self, topic: Topic) -> None:
+        for log in topic.partitions:
+            if (topic.topic_id, log.partition) not in self._watched:
+                watched = self._watched[topic.topic_id, log.partition] = _Watched(self, log)
+                log.listeners.add(watched.moved)
+
+    def _forget(self, topic: Topic) -> bool:
+        gone = [key for key in self._watched if key[0] == topic.topic_id]
+        for key in gone:
+            watched = self._watched.pop(key)
+            watched.log.listeners.discard(watched.moved)
+        return bool(gone)
+
+    def _assignment(self, topic: Topic) -> dict[str, Any]:
+        assert topic.vector is not None
+        recovered = {}
+        for log in topic.partitions:
+            watched = self._watched[topic.topic_id, log.partition]
+            watched.armed = True
+            if watched.recovered_end_offset is not None:
+                recovered[log.partition] = watched.recovered_end_offset
+        return {
+            "topic": topic.name,
+            "topic_id": topic.topic_id,
+            "config": asdict(topic.vector),
+            "model": topic.vector.embedding_model or self._default_model,
+            "states": {log.partition: log_state(log) for log in topic.partitions},
+            "recovered": recovered,
+        }
+
+    def _tell(self, name: str, message: dict[str, Any]) -> None:
+        """In order; a worker that dies meanwhile hears everything anew when it is back."""
+        if self.channel is None:
+            return
+        task = asyncio.get_running_loop().create_task(self._call(self.channel, name, message))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _call(self, channel: Channel, name: str, message: dict[str, Any]) -> None:
+        try:
+            await channel.call(name, message)
+        except Exception:
+            # Without the call the worker would index the wrong topics; a new one starts from what is true now.
+            channel.close()

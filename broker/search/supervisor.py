@@ -1,0 +1,128 @@
+"""Keeps the vector worker running: started when a topic has vectors, restarted with back-off, its state visible."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+import vector
+from protocol.errors import KafkaError
+from vector.channel import Channel, ChannelClosed, Handler
+
+BACKOFF_MIN_S = 0.2
+BACKOFF_MAX_S = 30.0
+STEADY_AFTER_S = 30.0
+"""A worker that lived this long starts the back-off anew."""
+STOP_TIMEOUT_S = 2.5
+
+WorkerState = Literal["off", "starting", "running", "restarting"]
+logger = structlog.get_logger(__name__)
+
+
+class WorkerSupervisor:
+    """One worker process. `prepare` is awaited on each new channel before anyone else may use it."""
+
+    def __init__(self, handlers: Mapping[str, Handler], prepare: Callable[[Channel], Awaitable[None]]) -> None:
+        self.state: WorkerState = "off"
+        self.restarts = 0
+        self.process_id: int | None = None
+        self.channel: Channel | None = None
+        """The running worker's; None while there is none."""
+        self._handlers = handlers
+        self._prepare = prepare
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    def start(self) -> None:
+        """Starts the worker, unless it has been started."""
+        if self._task is None and not self._stopping:
+            self.state = "starting"
+            self._task = asyncio.get_running_loop().create_task(self._supervise())
+
+    async def stop(self) -> None:
+        """Lets the worker checkpoint and end; kills it after STOP_TIMEOUT_S."""
+        self._stopping = True
+        if self.channel is not None:
+            with contextlib.suppress(TimeoutError, ChannelClosed, KafkaError):
+                await asyncio.wait_for(self.channel.call("stop", None), STOP_TIMEOUT_S)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self.state = "off"
+
+    async def _supervise(self) -> None:
+        wait_s = BACKOFF_MIN_S
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            try:
+                await self._run_once()
+            except (OSError, ChannelClosed, KafkaError) as error:
+                logger.error("vector worker failed to start", error=str(error) or type(error).__name__)  # noqa: TRY400
+            if loop.time() - started > STEADY_AFTER_S:
+                wait_s = BACKOFF_MIN_S
+            self.state = "restarting"
+            self.restarts += 1
+            await asyncio.sleep(wait_s)
+            wait_s = min(BACKOFF_MAX_S, wait_s * 2)
+
+    async def _run_once(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "vector.worker",
+                    "--socket-descriptor",
+                    str(theirs.fileno()),
+                    pass_fds=(theirs.fileno(),),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    env=_environment(),
+                )
+            except OSError:
+                ours.close()
+                raise
+        channel = Channel(self._handlers)
+        self.process_id = process.pid
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
+            await self._prepare(channel)
+            self.channel, self.state = channel, "running"
+            logger.info("vector worker runs", pid=process.pid, restarts=self.restarts)
+            await channel.closed.wait()
+        finally:
+            self.channel = self.process_id = None
+            channel.close()
+            code = await _end(process)
+        logger.warning("vector worker ended", exit_code=code)
+
+
+async def _end(process: asyncio.subprocess.Process) -> int:
+    """Waits for a process whose channel is closed; it has nothing left to do."""
+    try:
+        return await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+    except (TimeoutError, asyncio.CancelledError):
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        return await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Our packages first on the worker's path, as the launcher does it; FAISS and the tokenizer start no threads of their own."""
+    root = str(Path(str(vector.__file__)).resolve().parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
