@@ -54,8 +54,15 @@ class Node:
             fate = chance.random()
             if fate < 0.4:
                 continue
-            if fate < 0.6 and len(data) > 1:
-                data = data[: chance.randrange(0, len(data) // SECTOR + 1) * SECTOR or chance.randrange(len(data))]
+            if fate < 0.7 and len(data) > SECTOR:
+                # The disk orders nothing: any of the sectors may be missing.
+                hole = chance.randrange(len(data) // SECTOR) * SECTOR
+                for start, end in ((0, hole), (hole + SECTOR, len(data))):
+                    if end > start:
+                        if position + end > len(survived):
+                            survived.extend(bytes(position + end - len(survived)))
+                        survived[position + start : position + end] = data[start:end]
+                continue
             if position + len(data) > len(survived):
                 survived.extend(bytes(position + len(data) - len(survived)))
             survived[position : position + len(data)] = data
@@ -68,7 +75,7 @@ class Directory:
     def __init__(self) -> None:
         self.current: dict[str, Node | Directory] = {}
         self.durable: dict[str, Node | Directory] = {}
-        self.changes: list[dict[str, "Node | Directory | None"]] = []
+        self.changes: list[dict[str, Node | Directory | None]] = []
 
     def apply(self, change: dict[str, "Node | Directory | None"]) -> None:
         _apply(self.current, change)
@@ -277,7 +284,9 @@ class SimulatedFileSystem:
         node = self._find(path)
         if not isinstance(node, Directory):
             return {}
-        return {name: -1 if isinstance(child, Directory) else len(child.current) for name, child in node.current.items()}
+        return {
+            name: -1 if isinstance(child, Directory) else len(child.current) for name, child in node.current.items()
+        }
 
     def make_directory(self, path: Path) -> None:
         node = self.root

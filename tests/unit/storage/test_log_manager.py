@@ -1,0 +1,314 @@
+"""Logs over the simulated disk: durability, failure, space, time, producers, retention."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from protocol.errors import ErrorCode, KafkaError
+from protocol.record_batch import Record, build_batch, iterate_records, parse_batches
+from storage.check import check_directory
+from storage.config import LogConfig, StorageConfig
+from storage.errors import CorruptStorage, DirectoryLocked, OffsetOutOfRange
+from storage.log import AppendResult, PartitionLog
+from storage.log_manager import LogManager
+from tests.simulated_storage import Machine, ManualClock, SimulatedFileSystem
+
+DIRECTORY = Path("/data")
+TOPIC = b"t" * 16
+CHANCE = random.Random(1)
+
+
+class World:
+    """A disk, a clock and one manager with one log."""
+
+    def __init__(self, log_config: LogConfig | None = None, **settings: object) -> None:
+        self.disk = SimulatedFileSystem()
+        self.clock = ManualClock()
+        self.config = StorageConfig(wal_file_bytes=64 << 10, min_free_bytes=0, **settings)  # type: ignore[arg-type]
+        self.log_config = log_config or LogConfig()
+        self.open()
+
+    def open(self) -> None:
+        self.machine = Machine(self.disk, self.clock)
+        self.manager = LogManager.open(
+            DIRECTORY,
+            self.config,
+            clock=self.clock,
+            file_system=self.disk,
+            post=self.machine.post,
+            new_worker=self.machine.new_worker,
+        )
+        self.log: PartitionLog = self.manager.create_log(TOPIC, "t", 0, self.log_config)
+        self.manager.commit()
+        self.settle()
+
+    def settle(self) -> None:
+        self.machine.settle(CHANCE)
+
+    def append(self, *values: bytes, producer: tuple[int, int, int] = (-1, -1, -1), time_ms: int = 0) -> AppendResult:
+        records = [
+            Record(0, (time_ms or self.clock.now_ms) + index, None, value, []) for index, value in enumerate(values)
+        ]
+        producer_id, epoch, sequence = producer
+        data = build_batch(records, producer_id=producer_id, producer_epoch=epoch, base_sequence=sequence)
+        return self.log.append(memoryview(data), parse_batches(memoryview(data)), now_ms=self.clock.now_ms)
+
+    def write(self, *values: bytes, time_ms: int = 0) -> None:
+        self.append(*values, time_ms=time_ms)
+        self.manager.commit()
+        self.settle()
+
+    def flush(self) -> None:
+        self.manager.checkpoint()
+        self.settle()
+
+    def values(self) -> list[bytes | None]:
+        offset, found = self.log.log_start_offset, []
+        while offset < self.log.high_watermark:
+            result = self.log.read(offset, 1000, up_to=1 << 60, at_least_one=True)
+            data = memoryview(b"".join(result.buffers))
+            for batch in parse_batches(data):
+                records = iterate_records(data[batch.position : batch.position + batch.size])
+                found += [record.value for record in records if record.offset >= offset]
+            offset = result.next_offset
+        return found
+
+
+def test_an_ack_waits_for_the_sync() -> None:
+    """Under `always` nothing is acknowledged or visible before the sync thread has run."""
+    world = World()
+    acks: list[Exception | None] = []
+    result = world.append(b"a")
+    world.manager.when_durable(result.sequence, acks.append)
+    world.manager.commit()
+    assert (acks, world.log.high_watermark) == ([], 0)
+    world.settle()
+    assert (acks, world.log.high_watermark) == ([None], 1)
+
+
+@pytest.mark.parametrize("sync", ["os", "interval"])
+def test_weaker_policies_ack_at_the_write(sync: str) -> None:
+    world = World(sync=sync)
+    acks: list[Exception | None] = []
+    world.manager.when_durable(world.append(b"a").sequence, acks.append)
+    world.manager.commit()
+    assert (acks, world.log.high_watermark) == ([None], 1)
+
+
+def test_many_appends_of_a_turn_share_one_write_and_one_sync() -> None:
+    """Group commit: the disk sees two calls for a hundred appends."""
+    world = World()
+    before = world.disk.steps
+    for _ in range(100):
+        world.append(b"v")
+    world.manager.commit()
+    world.settle()
+    assert world.disk.steps - before == 2
+    assert world.log.high_watermark == 100
+
+
+@pytest.mark.parametrize("fault", ["sync_error", "short_write"])
+def test_a_failing_disk_stops_every_ack(fault: str) -> None:
+    """Waiters and later appends learn of it, and the owner is told once."""
+    world = World()
+    told: list[Exception] = []
+    world.manager.on_failure = told.append
+    acks: list[Exception | None] = []
+    setattr(world.disk, fault, True)
+    world.manager.when_durable(world.append(b"a").sequence, acks.append)
+    world.manager.commit()
+    world.settle()
+    assert len(acks) == 1
+    assert acks[0] is world.manager.failed is told[0]
+    with pytest.raises(KafkaError) as refused:
+        world.append(b"b")
+    assert refused.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+
+
+def test_a_full_disk_refuses_appends_and_recovers() -> None:
+    """Reads go on; when space returns, so do appends. Nothing that was acknowledged is affected."""
+    world = World(flush_bytes=1 << 30)
+    world.write(b"kept")
+    world.disk.capacity = world.disk.used()
+    accepted = 1
+    with pytest.raises(KafkaError) as refused:
+        for _ in range(1000):
+            world.write(b"x" * 1000)
+            accepted += 1
+    assert refused.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+    world.flush()
+    assert len(world.values()) == accepted
+    world.disk.capacity = 1 << 40
+    world.manager.maintain()
+    world.settle()
+    world.manager.maintain()
+    world.write(b"after")
+    assert world.values()[-1] == b"after"
+    world.manager.close()
+    assert check_directory(DIRECTORY, world.disk) == []
+
+
+def test_below_the_reserve_appends_are_refused() -> None:
+    world = World()
+    world.disk.free = -1
+    world.manager.maintain()
+    with pytest.raises(KafkaError, match=r"storage\.min\.free"):
+        world.append(b"a")
+    world.disk.free = 1 << 40
+    world.manager.maintain()
+    world.append(b"a")
+
+
+def test_rot_in_a_synced_frame_refuses_to_start() -> None:
+    """Durable data is never cut silently: the error names the file and the byte."""
+    world = World()
+    for number in range(5):
+        world.write(b"value %d" % number)
+    path, node = next(
+        (path, node) for path, node in world.disk.files() if path.suffix == ".wal" and b"value 1" in node.current
+    )
+    node.current[node.current.index(b"value 1")] ^= 1
+    world.disk.kill()
+    with pytest.raises(CorruptStorage) as refused:
+        world.open()
+    assert refused.value.path == path
+    assert any("frame" in str(problem) for problem in check_directory(DIRECTORY, world.disk))
+
+
+def test_rot_in_a_segment_is_found_by_check() -> None:
+    world = World()
+    world.write(b"precious")
+    world.manager.close()
+    node = next(node for path, node in world.disk.files() if path.suffix == ".log")
+    node.current[-2] ^= 1
+    assert any("checksum" in str(problem) for problem in check_directory(DIRECTORY, world.disk))
+
+
+def test_a_damaged_index_is_rebuilt() -> None:
+    """Indexes are derived: reads do not depend on the files."""
+    world = World(LogConfig(index_interval_bytes=100))
+    for number in range(200):
+        world.write(b"value %d" % number)
+    expected = world.values()
+    world.manager.close()
+    for path, node in world.disk.files():
+        if path.suffix in (".index", ".timeindex"):
+            node.resize(len(node.current) // 2)
+    world.open()
+    assert world.values() == expected
+
+
+def test_the_directory_has_one_owner() -> None:
+    world = World()
+    with pytest.raises(DirectoryLocked):
+        world.open()
+
+
+def test_offsets_by_time_are_exact_to_the_record() -> None:
+    """In the tail and in segments alike."""
+    world = World(LogConfig(index_interval_bytes=100))
+    for number in range(50):
+        world.write(b"a", b"b", b"c", time_ms=1000 + number * 10)
+    for _ in range(2):
+        assert world.log.offset_for_timestamp(0) == (0, 1000, 0)
+        assert world.log.offset_for_timestamp(1011) == (4, 1011, 0)
+        assert world.log.offset_for_timestamp(1013) == (6, 1020, 0)
+        assert world.log.offset_for_timestamp(1492) == (149, 1492, 0)
+        assert world.log.offset_for_timestamp(1493) is None
+        assert world.log.max_timestamp() == (149, 1492, 0)
+        world.flush()
+
+
+def test_log_append_time_is_stamped_and_survives() -> None:
+    world = World(LogConfig(message_timestamp_type="LogAppendTime"))
+    assert world.append(b"a", time_ms=5).log_append_time_ms == world.clock.now_ms
+    world.manager.commit()
+    world.settle()
+    world.disk.kill()
+    world.open()
+    assert world.log.offset_for_timestamp(0) == (0, world.clock.now_ms, 0)
+
+
+def test_retention_by_time_and_size_moves_the_start() -> None:
+    world = World(LogConfig(segment_bytes=1000, retention_ms=10_000, retention_bytes=-1))
+    world.write(b"x" * 900)
+    world.flush()
+    world.clock.advance(8000)
+    world.write(b"y" * 900)
+    world.flush()
+    world.clock.advance(5000)
+    moved: list[int] = []
+    world.log.listeners.add(lambda log: moved.append(log.log_start_offset))
+    world.manager.maintain()
+    assert (world.log.log_start_offset, moved) == (1, [1])
+    with pytest.raises(OffsetOutOfRange):
+        world.log.read(0, 100, up_to=100, at_least_one=True)
+    world.flush()
+    assert len([path for path, _ in world.disk.files() if path.suffix == ".log"]) == 1
+    world.log.config = LogConfig(segment_bytes=1000, retention_ms=-1, retention_bytes=500)
+    world.write(b"z" * 900)
+    world.flush()
+    world.manager.maintain()
+    assert world.log.log_start_offset == 2
+
+
+def test_deleted_records_stay_deleted_after_a_crash() -> None:
+    world = World()
+    for _ in range(5):
+        world.write(b"v")
+    assert world.log.delete_records_before(3) == 3
+    assert world.log.delete_records_before(1) == 3
+    world.settle()
+    world.disk.lose_power()
+    world.open()
+    assert (world.log.log_start_offset, world.log.log_end_offset) == (3, 5)
+    with pytest.raises(OffsetOutOfRange):
+        world.log.delete_records_before(6)
+
+
+def test_idempotence_as_kafka_answers_it() -> None:
+    """The oracle's scenario: duplicates, gaps, old and new epochs, before and after a restart."""
+    world = World()
+    assert world.append(b"a", b"b", producer=(7, 0, 0)).base_offset == 0
+    assert world.append(b"c", producer=(7, 0, 2)).base_offset == 2
+    for _ in range(2):
+        assert world.append(b"a", b"b", producer=(7, 0, 0)).base_offset == 0
+        for producer, code in (((7, 0, 5), 45), ((7, 0, 1), 45), ((7, 1, 3), 45)):
+            with pytest.raises(KafkaError) as refused:
+                world.append(b"x", producer=producer)
+            assert refused.value.code == code
+        world.manager.close()
+        world.open()
+    assert world.append(b"d", producer=(7, 1, 0)).base_offset == 3
+    with pytest.raises(KafkaError) as refused:
+        world.append(b"x", producer=(7, 0, 3))
+    assert refused.value.code == ErrorCode.INVALID_PRODUCER_EPOCH
+
+
+def test_a_deleted_log_is_gone_and_its_name_free() -> None:
+    world = World()
+    world.write(b"old")
+    world.flush()
+    old = world.log
+    told: list[bool] = []
+    old.listeners.add(lambda log: told.append(log.deleted))
+    world.manager.delete_log(old)
+    world.log = world.manager.create_log(b"n" * 16, "t", 0, LogConfig())
+    world.write(b"new")
+    world.flush()
+    assert (told, world.values()) == ([True], [b"new"])
+    world.disk.lose_power()
+    world.open()
+    assert world.manager.get(b"n" * 16, 0) is not None
+    assert world.log.log_end_offset == 0
+
+
+def test_two_thousand_idle_logs_cost_nothing_to_open() -> None:
+    """A clean start reads the checkpoint and opens no file of a partition."""
+    world = World()
+    for partition in range(2000):
+        world.manager.create_log(b"many".ljust(16), "many", partition, LogConfig())
+    world.manager.close()
+    world.open()
+    assert len(list(world.manager.logs())) == 2001
