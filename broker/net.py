@@ -11,6 +11,9 @@ from broker.metrics import Metrics
 from protocol.connection import FrameSizeError, ServerConnection
 
 RECEIVE_BUFFER_BYTES = 256 * 1024
+# A chunk up to this size is copied, so that it can wait for the other connections that are readable in the same turn of the
+# loop and share one write to the log with them; copying 8 KB costs a tenth of that write.
+COPIED_CHUNK_BYTES_MAX = 8 * 1024
 # Responses collected in one wake-up beyond this are written before the next request is looked at.
 OUTPUT_BYTES_MAX = 1024 * 1024
 # A client that does not read has at most this much, and one response, waiting; then its requests wait too.
@@ -75,6 +78,7 @@ class KafkaListener:
         self.log = BoundedLog(loop.time)
         self._idle_s = idle_ms / 1000
         self._dirty: list[Client] = []
+        self._turn_scheduled = False
         self._server: asyncio.Server | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
 
@@ -91,18 +95,25 @@ class KafkaListener:
             self._server.close()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
-        self.flush_dirty()
+        self._end_turn()
         for client in list(self.clients):
             client.close("shutdown")
         await asyncio.sleep(0)
 
     def mark_dirty(self, client: "Client") -> None:
         """Writes the client's responses at the end of this turn of the loop, all in one write."""
-        if not self._dirty:
-            self.loop.call_soon(self.flush_dirty)
         self._dirty.append(client)
+        self.commit_soon()
 
-    def flush_dirty(self) -> None:
+    def commit_soon(self) -> None:
+        """Commits what all connections appended in this turn of the loop, once each of them has been read."""
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            self.loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self.commit()
+        self._turn_scheduled = False
         dirty, self._dirty = self._dirty, []
         for client in dirty:
             client.flush()
@@ -164,7 +175,7 @@ class Client(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._unwritable = False
         if self._held and not self._refused:
-            self._process()
+            self._process(self._listener.commit_soon)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self.connection.receive_buffer()
@@ -174,13 +185,20 @@ class Client(asyncio.BufferedProtocol):
         listener.metrics.bytes_in += nbytes
         self.last_active = listener.loop.time()
         self.connection.received(nbytes)
-        self._process()
+        if nbytes <= COPIED_CHUNK_BYTES_MAX:
+            self.connection.detach()
+            self._process(listener.commit_soon)
+        else:
+            self._process(listener.commit)
 
     # Requests and responses
 
-    def _process(self) -> None:
-        """Handles every frame received so far, commits once, writes once."""
-        listener = self._listener
+    def _process(self, commit: Callable[[], None]) -> None:
+        """Handles every frame received so far, then commits what was appended.
+
+        Appended batches are borrowed from where the frames are: from the receive buffer, unless it was copied, only until
+        the next read.
+        """
         self._processing = True
         reason = ""
         try:
@@ -188,8 +206,7 @@ class Client(asyncio.BufferedProtocol):
         except (CloseConnection, FrameSizeError) as error:
             reason, hold = str(error), False
         finally:
-            # Appended batches are borrowed from the receive buffer until they are committed.
-            listener.commit()
+            commit()
             self._processing = False
         if reason:
             self._refuse(reason)
@@ -250,7 +267,7 @@ class Client(asyncio.BufferedProtocol):
         if self._refused:
             self._refuse("")
         elif self._held and self._may_go_on() and not self._closing:
-            self._process()
+            self._process(self._listener.commit_soon)
 
     def _write(self) -> None:
         connection = self.connection

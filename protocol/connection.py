@@ -92,6 +92,13 @@ class ServerConnection:
         elif self._filled == len(large):
             self._allocate(self._large_bytes, large)
 
+    def detach(self) -> None:
+        """Copies what was received, so that its frames outlive the next read of another connection."""
+        if self._data is self._shared:
+            self._data = memoryview(bytearray(self._data[self._position : self._end]))
+            self._end -= self._position
+            self._position = 0
+
     def next_frame(self) -> memoryview | None:
         """The next whole frame without its size field, borrowed until the next read; None when there is none.
 
