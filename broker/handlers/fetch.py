@@ -79,7 +79,8 @@ class _Fetch:
     """One Fetch in progress. It reads at the start and again whenever a log it waits for has moved."""
 
     __slots__ = (
-        "_by_id", "_cold", "_context", "_deferred", "_logs", "_max_bytes", "_min_bytes", "_read_committed", "_scheduled",
+        "_by_id", "_cold", "_context", "_deferred", "_logs", "_max_bytes", "_min_bytes", "_missing",
+        "_read_committed", "_scheduled",
         "_services", "_size", "_timer", "_urgent", "_wait_ms", "_work",
     )  # fmt: skip
 
@@ -100,6 +101,7 @@ class _Fetch:
         self._size = 0
         self._urgent = False
         self._cold: list[Callable[[], None]] = []
+        self._missing: tuple[FetchPartition, ...] = ()
 
     def start(self) -> FetchResponse | Deferred[FetchResponse]:
         rows = self._read_all()
@@ -176,7 +178,9 @@ class _Fetch:
             log = self._log(partition)
             if not isinstance(log, PartitionLog):
                 # As in Kafka, a partition that does not exist ends no wait, and comes last in the answer.
-                absent = _absent if self._timer is None else _failed
+                if self._timer is None:
+                    self._missing += (partition,)
+                absent = _absent if partition in self._missing else _failed
                 unknown.append((partition, absent(partition, log), 0))
                 continue
             self._logs.append(log)
