@@ -22,6 +22,8 @@ from broker.net import KafkaListener
 from broker.producer_ids import ProducerIds
 from broker.read_ahead import ReadAhead
 from broker.registry import load_handlers
+from broker.search.metrics import SearchCollector
+from broker.search.service import SearchService
 from broker.services import Services
 from broker.topics import Topics
 from storage.clock import SystemClock
@@ -63,6 +65,7 @@ class Broker:
         async with contextlib.AsyncExitStack() as undo:
             services = self.services = self._open_storage(undo)
             self._start_groups(services, undo)
+            self._start_search(services, undo)
             await self._listen(services, undo)
             await self._start_http(services, undo)
             undo.pop_all()
@@ -107,6 +110,12 @@ class Broker:
         )
         services.groups.start()
         undo.callback(services.groups.stop)
+
+    def _start_search(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
+        services.search = SearchService(services.config, services.topics)
+        services.search.start()
+        undo.push_async_callback(services.search.stop)
+        services.metrics.registry().register(SearchCollector(services.search))
 
     async def _listen(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
         config, loop = self.config, asyncio.get_running_loop()
@@ -153,6 +162,7 @@ class Broker:
         await self._listener.stop()
         await self._dispatcher.stop()
         self.services.groups.stop()
+        await self.services.search.stop()
         self.services.read_ahead.close()
         self.services.logs.close()
         self.stopped.set()

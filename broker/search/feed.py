@@ -64,6 +64,12 @@ class WorkerFeed:
         for topic in self.topics_with_vectors:
             await channel.call("assign", self._assignment(topic))
 
+    def opened(self, topic_id: bytes, partition: int) -> None:
+        """The worker has the partition's index open, and has compared it with what the log recovered."""
+        watched = self._watched.get((topic_id, partition))
+        if watched is not None:
+            watched.recovered_end_offset = None
+
     # The worker's calls
 
     async def read(self, request: tuple[bytes, int, int, int]) -> tuple[bytes, int, State]:

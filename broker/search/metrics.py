@@ -1,0 +1,65 @@
+"""Search and indexing as Prometheus families."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from broker.topics import Topic
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+    from broker.search.service import SearchService
+
+_COUNTERS = {
+    "texts_embedded": "Texts embedded since the worker started.",
+    "queries_embedded": "Queries embedded since the worker started.",
+    "cache_hits": "Texts and queries whose vector was known.",
+    "poisoned": "Texts that the model refuses; their records count as failed.",
+    "retries": "Calls of the model that failed and were tried again.",
+}
+
+
+class SearchCollector:
+    """Registered with the broker's registry."""
+
+    def __init__(self, search: "SearchService") -> None:
+        self._search = search
+
+    def collect(self) -> "Iterator[Metric]":
+        return self._search.metrics()
+
+
+def families(search: "SearchService", topics: Iterable[Topic]) -> "Iterator[Metric]":
+    """From what the worker last told, at most a quarter of a second ago."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    supervisor = search.supervisor
+    yield GaugeMetricFamily(
+        "senselog_vector_worker_up", "Whether the vector worker runs.", value=float(supervisor.channel is not None)
+    )
+    yield CounterMetricFamily(
+        "senselog_vector_worker_restarts", "Restarts of the vector worker.", value=supervisor.restarts
+    )
+    yield CounterMetricFamily("senselog_searches", "Searches that reached the vector worker.", value=search.searches)
+    for name, documentation in _COUNTERS.items():
+        counter = CounterMetricFamily(f"senselog_vector_{name}", documentation, labels=["model"])
+        for model in search.models:
+            counter.add_metric([model["model"]], model[name])
+        yield counter
+    labels = ["topic", "partition"]
+    gauges: dict[str, Any] = {
+        "indexed_offset": GaugeMetricFamily(
+            "senselog_vector_indexed_offset", "All below is searchable, skipped or failed.", labels=labels
+        ),
+        "lag": GaugeMetricFamily("senselog_vector_lag", "Records that searches do not see yet.", labels=labels),
+        "failed": GaugeMetricFamily("senselog_vector_failed", "Records that could not be embedded.", labels=labels),
+    }
+    for topic in topics:
+        for log in topic.partitions:
+            indexed_offset, failed = search.indexed.get((topic.topic_id, log.partition), (-1, 0))
+            row = [topic.name, str(log.partition)]
+            gauges["indexed_offset"].add_metric(row, indexed_offset)
+            behind = log.last_stable_offset - max(indexed_offset, log.log_start_offset)
+            gauges["lag"].add_metric(row, max(0, behind))
+            gauges["failed"].add_metric(row, failed)
+    yield from gauges.values()

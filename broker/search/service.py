@@ -1,0 +1,331 @@
+"""Search, behind every door: finds the topic, asks the worker, reads the hits' records, says how fresh it all is."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from broker.config import Config
+from broker.search.feed import WorkerFeed
+from broker.search.records import FoundRecord, Place, read_records
+from broker.search.supervisor import WorkerSupervisor
+from broker.topics import Topic, Topics
+from protocol.errors import ErrorCode, KafkaError
+from vector.channel import Channel, ChannelClosed
+from vector.embed.local import model_directory
+from vector.embed.port import EmbedSettings
+from vector.request import (
+    VALUE_CUT,
+    Hit,
+    PartitionState,
+    Query,
+    QueryResult,
+    SearchRequest,
+    SearchResponse,
+)
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+DIRECTORY = "vector"
+STATUS_TIMEOUT_S = 5.0
+OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
+
+
+class SearchService:
+    """One per broker. Build it, `start` it inside the event loop, `stop` it before the logs close."""
+
+    def __init__(self, config: Config, topics: Topics) -> None:
+        self._config = config
+        self._topics = topics
+        self.feed = WorkerFeed(topics, config.vector_embedding_model)
+        self.supervisor = WorkerSupervisor({"read": self.feed.read, "progress": self._take_progress}, self._prepare)
+        self.indexed: dict[tuple[bytes, int], tuple[int, int]] = {}
+        """(topic id, partition) -> (indexed_offset, failed), as the worker last told."""
+        self.models: list[dict[str, Any]] = []
+        self.searches = 0
+
+    def start(self) -> None:
+        """Watches the topics; the worker is started with the first one that has vectors."""
+        self.feed.watch_all()
+        self._topics.observers.append(self)
+        if self.feed.topics_with_vectors:
+            self.supervisor.start()
+
+    async def stop(self) -> None:
+        """Ends the worker, with a checkpoint."""
+        self._topics.observers.remove(self)
+        await self.supervisor.stop()
+
+    # TopicObserver
+
+    def topic_created(self, topic: Topic) -> None:
+        self.feed.topic_created(topic)
+        if topic.vector is not None:
+            self.supervisor.start()
+
+    def topic_changed(self, topic: Topic) -> None:
+        self.feed.topic_changed(topic)
+        if topic.vector is not None:
+            self.supervisor.start()
+
+    def topic_deleted(self, topic: Topic) -> None:
+        self.feed.topic_deleted(topic)
+        self.indexed = {key: told for key, told in self.indexed.items() if key[0] != topic.topic_id}
+
+    # The worker
+
+    async def _prepare(self, channel: Channel) -> None:
+        config = self._config
+        start = {
+            "directory": str((Path(config.data_dir) / DIRECTORY).resolve()),
+            "embed": asdict(_embed_settings(config)),
+            "topics": [topic.topic_id for topic in self._topics],
+        }
+        await channel.call("start", start)
+        await self.feed.attach(channel)
+
+    def _take_progress(self, message: Mapping[str, Any]) -> None:
+        for topic_id, partition, indexed_offset, failed in message["offsets"]:
+            self.indexed[topic_id, partition] = (indexed_offset, failed)
+            self.feed.opened(topic_id, partition)
+        self.models = message["models"]
+
+    def _channel(self) -> Channel:
+        channel = self.supervisor.channel
+        if channel is None:
+            raise KafkaError(
+                ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, f"the index is loading: vector worker {self.supervisor.state}"
+            )
+        return channel
+
+    # Search
+
+    async def search(self, request: SearchRequest) -> SearchResponse:
+        """Answers the request; without queries, with the state of the partitions alone. Raises KafkaError."""
+        topic = self._topic(request)
+        partitions = _partitions(request, topic)
+        if not request.queries:
+            return await self._state(topic, partitions)
+        channel = self._channel()
+        self.searches += 1
+        message = _message(request, topic, partitions)
+        try:
+            async with asyncio.timeout((request.timeout_ms + message["wait_ms"]) / 1000):
+                answer = await channel.call("search", message)
+                started = time.perf_counter_ns()
+                places = {(row[0], row[1]) for rows in answer["results"] for row in rows}
+                records = await read_records(topic, places)
+                read_micros = (time.perf_counter_ns() - started) // 1000
+        except TimeoutError:
+            raise KafkaError(
+                ErrorCode.REQUEST_TIMED_OUT, f"the search took longer than its timeout_ms of {request.timeout_ms}"
+            ) from None
+        except ChannelClosed:
+            raise KafkaError(
+                ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the vector worker ended during the search; it is restarted"
+            ) from None
+        return SearchResponse(
+            topic=topic.name,
+            topic_id=topic.topic_id,
+            model=answer["model"],
+            dimensions=answer["dimensions"],
+            metric=answer["metric"],
+            generation=answer["generation"],
+            complete=answer["complete"],
+            embed_micros=answer["embed_micros"],
+            wait_micros=answer["wait_micros"],
+            search_micros=answer["search_micros"],
+            read_micros=read_micros,
+            results=[QueryResult(list(_hits(request, rows, records))) for rows in answer["results"]],
+            partitions=[_partition_state(topic, p, answer["states"].get(p), searched=True) for p in partitions],
+        )
+
+    def _topic(self, request: SearchRequest) -> Topic:
+        by_name = request.topic is not None
+        topic = self._topics.get(request.topic or "") if by_name else self._topics.get_by_id(request.topic_id)
+        if topic is None:
+            code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if by_name else ErrorCode.UNKNOWN_TOPIC_ID
+            name = request.topic if by_name else request.topic_id.hex()
+            raise KafkaError(code, f"there is no topic {name!r}")
+        if topic.vector is None:
+            raise KafkaError(ErrorCode.INVALID_CONFIG, f"topic {topic.name!r} has no vectors: set vector.enabled=true")
+        return topic
+
+    async def _state(self, topic: Topic, partitions: list[int]) -> SearchResponse:
+        status = await self._worker_status(topic)
+        identity = (status or {}).get("identity") or {}
+        told = (status or {}).get("partitions", {})
+        states = []
+        for partition in partitions:
+            of_partition = told.get(partition)
+            known = None
+            if of_partition is not None and of_partition["indexed_offset"] >= 0:
+                known = (of_partition["indexed_offset"], of_partition["lag_ms"], of_partition["failed"])
+            states.append(_partition_state(topic, partition, known, searched=False))
+        assert topic.vector is not None
+        return SearchResponse(
+            topic=topic.name,
+            topic_id=topic.topic_id,
+            model=identity.get("model") or topic.vector.embedding_model or self._config.vector_embedding_model,
+            dimensions=identity.get("dimensions", topic.vector.dimensions),
+            metric=topic.vector.metric,
+            generation=status["generation"] if status else 0,
+            complete=all(state.error_code == ErrorCode.NONE for state in states),
+            embed_micros=0,
+            wait_micros=0,
+            search_micros=0,
+            read_micros=0,
+            results=[],
+            partitions=states,
+        )
+
+    async def _worker_status(self, topic: Topic) -> dict[str, Any] | None:
+        """None while there is no worker that knows the topic."""
+        channel = self.supervisor.channel
+        if channel is None:
+            return None
+        try:
+            answer = await asyncio.wait_for(channel.call("status", topic.topic_id), STATUS_TIMEOUT_S)
+        except (TimeoutError, ChannelClosed):
+            return None
+        return dict(answer) if answer is not None else None
+
+    async def status(self, name: str) -> dict[str, Any]:
+        """Everything about a topic's index, JSON-able. Raises KafkaError UNKNOWN_TOPIC_OR_PARTITION."""
+        from broker.search.status import disabled_status, topic_status
+
+        topic = self._topics.get(name)
+        if topic is None:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")
+        if topic.vector is None:
+            return disabled_status(topic)
+        return topic_status(
+            topic, await self._worker_status(topic), self.supervisor, self._config.vector_embedding_model
+        )
+
+    def metrics(self) -> "Iterator[Metric]":
+        """Prometheus's families; for a collector."""
+        from broker.search.metrics import families
+
+        return families(self, self.feed.topics_with_vectors)
+
+
+def _embed_settings(config: Config) -> EmbedSettings:
+    """Raises OSError when the file with the key cannot be read."""
+    file = config.vector_openai_api_key_file
+    key = file.read_text().strip() if file is not None else os.environ.get(OPENAI_KEY_VARIABLE)
+    return EmbedSettings(
+        model_directory=str((config.vector_model_dir or model_directory()).resolve()),
+        threads=config.vector_embedding_threads,
+        openai_base_url=config.vector_openai_base_url,
+        openai_key=key,
+        timeout_s=config.vector_openai_timeout_ms / 1000,
+    )
+
+
+def _partitions(request: SearchRequest, topic: Topic) -> list[int]:
+    """Those to search. Raises KafkaError for one that does not exist, wherever the request names it."""
+    count = len(topic.partitions)
+    named = [*(request.partitions or ()), *request.min_offsets, *(p for p in request.offset_ranges if p >= 0)]
+    named += [query.record[0] for query in request.queries if query.record is not None]
+    for partition in named:
+        if partition >= count:
+            raise KafkaError(
+                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+                f"topic {topic.name!r} has no partition {partition}, it has {count}",
+            )
+    return sorted(request.partitions) if request.partitions is not None else list(range(count))
+
+
+def _message(request: SearchRequest, topic: Topic, partitions: list[int]) -> dict[str, Any]:
+    """The worker's `search` call."""
+    min_offsets = dict(request.min_offsets)
+    if request.latest:
+        for partition in partitions:
+            # Below an open transaction's start: what is not committed is never indexed.
+            newest = topic.partitions[partition].last_stable_offset
+            min_offsets[partition] = max(newest, min_offsets.get(partition, 0))
+    ranges = {partition: request.offset_range(partition) for partition in partitions}
+    return {
+        "topic_id": topic.topic_id,
+        "queries": [_query(query) for query in request.queries],
+        "limit": request.limit,
+        "min_similarity": request.min_similarity,
+        "partitions": [
+            {
+                "partition": partition,
+                "from": ranges[partition][0],
+                "until": ranges[partition][1],
+                "log_start": topic.partitions[partition].log_start_offset,
+            }
+            for partition in partitions
+        ],
+        "from_timestamp": request.from_timestamp,
+        "until_timestamp": request.until_timestamp,
+        "exact": request.exact,
+        "ef": request.ef if request.ef is not None else -1,
+        "min_offsets": min_offsets,
+        "wait_ms": request.max_wait_ms,
+        "partial_ok": request.partial_ok,
+        "vectors": "vector" in request.include,
+    }
+
+
+def _query(query: Query) -> dict[str, Any]:
+    if query.vector is not None:
+        return {"vector": query.vector.astype("<f4").tobytes()}
+    return {"text": query.text} if query.text is not None else {"record": query.record}
+
+
+def _hits(request: SearchRequest, rows: Iterable[Any], records: Mapping[Place, FoundRecord]) -> Iterator[Hit]:
+    """Hits in order; a record that retention took while the search ran is no hit any more."""
+    import numpy as np
+
+    include = request.include
+    ranks = "scores" in include
+    for rank, (partition, offset, timestamp_ms, similarity, duplicates, flags, vector) in enumerate(rows, start=1):
+        found = records.get((partition, offset))
+        if found is None:
+            continue
+        record = found.record
+        value = record.value if "value" in include else None
+        if value is not None and request.max_value_bytes is not None and len(value) > request.max_value_bytes:
+            value, flags = value[: request.max_value_bytes], flags | VALUE_CUT
+        yield Hit(
+            partition=partition,
+            offset=offset,
+            leader_epoch=found.leader_epoch,
+            timestamp_ms=timestamp_ms,
+            score=similarity,
+            similarity=similarity,
+            duplicates=duplicates,
+            flags=flags,
+            vector_rank=rank if ranks else None,
+            key=record.key if "key" in include else None,
+            value=value,
+            headers=tuple(record.headers) if "headers" in include else (),
+            vector=None if vector is None else np.frombuffer(vector, dtype="<f4"),
+        )
+
+
+def _partition_state(
+    topic: Topic, partition: int, told: tuple[int, int, int] | None, *, searched: bool
+) -> PartitionState:
+    """`told`: (indexed_offset, lag_ms, failed) by the worker, None while the index loads."""
+    log = topic.partitions[partition]
+    indexed_offset, lag_ms, failed = told or (-1, 0, 0)
+    return PartitionState(
+        partition=partition,
+        log_start_offset=log.log_start_offset,
+        high_watermark=log.high_watermark,
+        last_stable_offset=log.last_stable_offset,
+        indexed_offset=indexed_offset,
+        lag_ms=lag_ms,
+        failed=failed,
+        searched=searched,
+        error_code=ErrorCode.NONE if told else ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+    )
