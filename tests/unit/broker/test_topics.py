@@ -178,3 +178,17 @@ def test_a_stored_config_that_is_no_longer_valid_does_not_stop_the_start(admin: 
     admin.store.replace(topics={"logs": record})
     admin.restart()
     assert admin.topics.get("logs").configs == {"retention.ms": "5"}  # type: ignore[union-attr]
+
+
+def test_retention_set_later_deletes_old_records(admin: Admin) -> None:
+    topic = admin.topics.create("logs", 1, {})
+    now_ms = admin.machine.clock.time_ms()
+    admin.append(topic, b"a", b"b", timestamp_ms=now_ms)
+    admin.machine.clock.advance(10_000)
+    admin.logs.maintain()
+    assert topic.partitions[0].log_start_offset == 0
+    admin.topics.set_configs("logs", {"retention.ms": "5000", "segment.ms": "1000"})
+    admin.logs.checkpoint()  # what is only in the WAL is not deleted
+    admin.settle()
+    admin.logs.maintain()
+    assert topic.partitions[0].log_start_offset == 2
