@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 DIRECTORY = "vector"
 STATUS_TIMEOUT_S = 5.0
+LOADING_POLL_S = 0.05
 OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
 
 
@@ -110,12 +111,11 @@ class SearchService:
         partitions = _partitions(request, topic)
         if not request.queries:
             return await self._state(topic, partitions)
-        channel = self._channel()
         self.searches += 1
         message = _message(request, topic, partitions)
         try:
-            async with asyncio.timeout((request.timeout_ms + message["wait_ms"]) / 1000):
-                answer = await channel.call("search", message)
+            async with asyncio.timeout((request.timeout_ms + request.max_wait_ms) / 1000):
+                answer = await self._ask(message)
                 started = time.perf_counter_ns()
                 places = {(row[0], row[1]) for rows in answer["results"] for row in rows}
                 records = await read_records(topic, places)
@@ -123,10 +123,6 @@ class SearchService:
         except TimeoutError:
             raise KafkaError(
                 ErrorCode.REQUEST_TIMED_OUT, f"the search took longer than its timeout_ms of {request.timeout_ms}"
-            ) from None
-        except ChannelClosed:
-            raise KafkaError(
-                ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the vector worker ended during the search; it is restarted"
             ) from None
         return SearchResponse(
             topic=topic.name,
@@ -143,6 +139,25 @@ class SearchService:
             results=[QueryResult(list(_hits(request, rows, records))) for rows in answer["results"]],
             partitions=[_partition_state(topic, p, answer["states"].get(p), searched=True) for p in partitions],
         )
+
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The worker's answer. A caller that has time to wait for freshness also waits for an index that loads."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + message["wait_ms"] / 1000
+        while True:
+            try:
+                return dict(await self._channel().call("search", message))
+            except ChannelClosed:
+                error = KafkaError(
+                    ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading: the vector worker is restarted"
+                )
+            except KafkaError as refusal:
+                error = refusal
+            left_s = until - loop.time()
+            if error.code != ErrorCode.COORDINATOR_LOAD_IN_PROGRESS or left_s <= 0:
+                raise error
+            await asyncio.sleep(min(LOADING_POLL_S, left_s))
+            message = {**message, "wait_ms": max(0, int((until - loop.time()) * 1000))}
 
     def _topic(self, request: SearchRequest) -> Topic:
         by_name = request.topic is not None

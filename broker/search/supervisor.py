@@ -101,6 +101,7 @@ class WorkerSupervisor:
         finally:
             self.channel = self.process_id = None
             channel.close()
+            ours.close()
             code = await _end(process)
         logger.warning("vector worker ended", exit_code=code)
 
