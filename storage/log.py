@@ -310,6 +310,13 @@ class PartitionLog:
         """Of a segment that is about to be extended."""
         self._services.readers.view(segment)
 
+    def settle_start(self) -> None:
+        """After a power failure under storage.sync=os the log may end before its start: it is empty then."""
+        if self.log_end_offset < self.log_start_offset:
+            self.start_at(self.log_start_offset)
+            self.tail = Tail(self.log_start_offset)
+            self.high_watermark = self.log_end_offset = self.log_start_offset
+
     def apply_write(self, write: SegmentWrite) -> None:
         """Batches have been written to a segment: read them from there from now on."""
         segment = write.segment
@@ -429,7 +436,10 @@ class PartitionLog:
             return None
         # The header may promise a time that none of its records has.
         time = max(record.timestamp_ms for record in records)
-        offset = next(record.offset for record in records if record.timestamp_ms == time)
+        if BatchHeader(best).log_append_time:  # every record has the same time: as in Kafka it is the last one's
+            offset = records[-1].offset
+        else:
+            offset = next(record.offset for record in records if record.timestamp_ms == time)
         return offset, time, self.epochs.epoch_of(offset)
 
     def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
