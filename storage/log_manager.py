@@ -172,8 +172,9 @@ class LogManager:
 
     def _recover(self) -> None:
         checkpoint = read_checkpoint(self._file_system, self._directory)
-        trusted = checkpoint is None or checkpoint.boot_id in ("", self._file_system.boot_id())
-        wal_files = self._wal_files.open_existing(trusted=trusted)
+        trusted_wal = checkpoint is None or checkpoint.boot_id in ("", self._file_system.boot_id())
+        trusted = trusted_wal or (checkpoint is not None and checkpoint.clean)
+        wal_files = self._wal_files.open_existing(trusted=trusted_wal)
         # An earlier life may have been killed before it came to this.
         self._file_system.sync_directory(self._directory.parent)
         self._file_system.sync_directory(self._directory)
@@ -187,8 +188,10 @@ class LogManager:
         if not trusted:
             for log in self._logs.values():
                 check.check(log)
-        replay = Replay(self._logs, self._new_log, self._clock, trusted=trusted)
-        replayed = replay_wal(wal_files, checkpoint, replay.apply, trusted=trusted)
+        replay = Replay(self._logs, self._new_log, self._clock, trusted=trusted_wal)
+        replayed = replay_wal(wal_files, checkpoint, replay.apply, trusted=trusted_wal)
+        for log in self._logs.values():
+            log.settle_start()
         check.remove_orphans(self._logs)
         if trusted:
             for log in self._logs.values():
@@ -219,7 +222,7 @@ class LogManager:
             complete=self._complete,
             run_later=self._run_later,
         )
-        if self._config.sync == "os" and not checkpoint.boot_id:
+        if self._config.sync == "os" and (checkpoint.clean or not checkpoint.boot_id):
             # From now on the WAL may be trusted only in this boot of the machine.
             checkpoint.boot_id, checkpoint.clean = self._file_system.boot_id(), False
             write_checkpoint(self._file_system, self._directory, checkpoint, sync=True)

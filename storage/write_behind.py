@@ -294,7 +294,7 @@ class WriteBehind:
     def _finish_checkpoint(self, current: _Round) -> None:
         services = self._services
         self._number += 1
-        boot_id = self._boot_id if self._config.sync == "os" and not current.clean else ""
+        boot_id = self._boot_id if self._config.sync == "os" else ""
         checkpoint = Checkpoint(
             self._number, current.replay_from, services.wal.active.generation.number, current.clean, boot_id,
             [log.saved_state for log in self._logs.values() if log.saved_state],

@@ -8,7 +8,6 @@ from storage import wal_frame, write_behind
 from storage.file_system import Buffer
 from storage.log import PartitionLog
 from storage.producer_state import ProducerState
-from storage.tail import Tail
 from storage.wal import Wal
 from tests import simulated_storage
 from tests.storage_scenario import violations
@@ -89,11 +88,6 @@ def replay_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PartitionLog, "replay", replay)
 
 
-def tail_dropped_too_far(patch: pytest.MonkeyPatch) -> None:
-    original = Tail.drop
-    patch.setattr(Tail, "drop", lambda self, count: original(self, min(count + 1, len(self))))
-
-
 def short_write_ignored(patch: pytest.MonkeyPatch) -> None:
     """Only what is left of a torn frame is missing; the acks go out."""
     original = simulated_storage.SimulatedFile.write
@@ -119,7 +113,6 @@ MUTANTS: list[Plant] = [
     producers_ahead_of_the_log,
     producers_forgotten,
     replay_twice,
-    tail_dropped_too_far,
     short_write_ignored,
 ]
 

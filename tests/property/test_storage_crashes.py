@@ -14,7 +14,7 @@ def test_no_acknowledged_record_is_lost_doubled_or_moved(first: int) -> None:
 
 @pytest.mark.parametrize("sync", ["interval", "os"])
 def test_weaker_policies_survive_a_kill_and_never_damage_the_log(sync: SyncPolicy) -> None:
-    """A killed process loses nothing under any policy; a power failure may lose the end of a log, never its middle."""
+    """A killed process loses nothing under any policy; under `interval` a power failure costs only the end of a log."""
     assert violations(range(50), sync) == {}
 
 
