@@ -436,10 +436,9 @@ class PartitionLog:
             return None
         # The header may promise a time that none of its records has.
         time = max(record.timestamp_ms for record in records)
-        if BatchHeader(best).log_append_time:  # every record has the same time: as in Kafka it is the last one's
-            offset = records[-1].offset
-        else:
-            offset = next(record.offset for record in records if record.timestamp_ms == time)
+        # The largest LogAppendTime is every record's: Kafka answers with the batch's last one.
+        stamped = BatchHeader(best).log_append_time
+        offset = next(record.offset for record in (records[-1:] if stamped else records) if record.timestamp_ms == time)
         return offset, time, self.epochs.epoch_of(offset)
 
     def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
