@@ -42,13 +42,15 @@ class Models:
                 embedder = await loop.run_in_executor(
                     self._threads.open, self._open_model, name, dimensions, self._settings
                 )
+                scheduler = EmbedScheduler(embedder)
+                await scheduler.prepare()
             except (EmbedError, OSError) as error:
                 self.troubles[key] = str(error)
                 await asyncio.sleep(wait_s)
                 wait_s = min(RETRY_MAX_S, wait_s * 2)
             else:
                 self.troubles.pop(key, None)
-                return EmbedScheduler(embedder)
+                return scheduler
 
     def schedulers(self) -> list[EmbedScheduler]:
         """Of the models that are open."""

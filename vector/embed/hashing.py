@@ -38,6 +38,9 @@ class HashingEmbedder:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
 
+    def prepare(self, kind: Kind) -> None:
+        """Nothing to load."""
+
     def fit(self, text: str) -> tuple[str, bool]:
         """At most `max_tokens` characters."""
         return text[: self.max_tokens], len(text) > self.max_tokens

@@ -60,6 +60,9 @@ class OpenAIEmbedder:
             raise PausedError(f"{self.name} answered vectors of shape {vectors.shape[1:]}, expected {self.dimensions}")
         return vectors
 
+    def prepare(self, kind: Kind) -> None:
+        """Nothing to load."""
+
     def fit(self, text: str) -> tuple[str, bool]:
         """At most CHARACTERS_PER_TOKEN times the model's tokens, in characters."""
         most = MAX_TOKENS * CHARACTERS_PER_TOKEN

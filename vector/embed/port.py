@@ -33,6 +33,10 @@ class Embedder(Protocol):
         """float32[n, d] in the order of `texts`, all finite and not zero. Raises EmbedError."""
         ...
 
+    def prepare(self, kind: Kind) -> None:
+        """Loads what the first call of this kind would load; called by the thread that makes the calls. Raises EmbedError."""
+        ...
+
     def fit(self, text: str) -> tuple[str, bool]:
         """The part of a text that the model reads, and whether that is less than all of it."""
         ...

@@ -100,6 +100,14 @@ class EmbedScheduler:
         )
         self._queries = ThreadPoolExecutor(embedder.calls_at_once, "embed-query")
 
+    async def prepare(self) -> None:
+        """Makes the first call as quick as any other. Raises EmbedError."""
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(
+            loop.run_in_executor(self._bulk, self.embedder.prepare, "passage"),
+            loop.run_in_executor(self._queries, self.embedder.prepare, "query"),
+        )
+
     async def vectors(self, texts: Mapping[bytes, str]) -> dict[bytes, Float32 | None]:
         """float32[d] for each text by content hash; None for poison. Waits as long as the provider is down."""
         found: dict[bytes, Float32 | None] = {}

@@ -49,6 +49,9 @@ class SentenceTransformersEmbedder:
         vectors = encode(list(texts), batch_size=BATCH_TEXTS, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
 
+    def prepare(self, kind: Kind) -> None:
+        """Nothing to load."""
+
     def fit(self, text: str) -> tuple[str, bool]:
         """Cut behind the last token that the model reads, where its tokenizer tells."""
         if len(text) <= self.max_tokens - 2:
