@@ -1,11 +1,12 @@
 """The asyncio client, on aiokafka's own connections. Needs `senselog-client[async]`."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from types import TracebackType
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack, cast
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError, NodeNotReadyError
@@ -16,9 +17,14 @@ from senselog_client.errors import NotSupported
 from senselog_client.messages import API_KEY, VectorSearchRequest, VectorSearchResponse
 from senselog_client.request import Example, Record, SearchOptions, Vector, build_request, single_query
 from senselog_client.result import SearchResult, Status, parse_results, parse_status
-from senselog_client.sync import NOT_SENSELOG, TRANSPORT_GRACE_MS
-
-_ATTEMPTS = 3
+from senselog_client.sync import (
+    ATTEMPTS_MAX,
+    INDEX_LOADING,
+    LOADING_POLL_S,
+    NOT_SENSELOG,
+    RECONNECT_S,
+    TRANSPORT_GRACE_MS,
+)
 
 
 class _WireResponse(Response):  # type: ignore[misc]
@@ -119,17 +125,23 @@ class AsyncSenselogClient:
         if self._client is None:
             raise RuntimeError("the client is not started: use `async with`, or await start()")
         timeout_ms = message.timeout_ms + message.max_wait_ms + TRANSPORT_GRACE_MS
-        for attempt in range(1, _ATTEMPTS + 1):
+        deadline = time.monotonic() + message.max_wait_ms / 1000
+        failures = 0
+        while True:
             node_id = self._client.get_random_node()
             try:
-                return await asyncio.wait_for(self._client.send(node_id, _Request(message)), timeout_ms / 1000)
+                response = await asyncio.wait_for(self._client.send(node_id, _Request(message)), timeout_ms / 1000)
             except IncompatibleBrokerVersion:
                 raise NotSupported(35, NOT_SENSELOG) from None
             except (KafkaConnectionError, NodeNotReadyError):
-                if attempt == _ATTEMPTS:
+                failures += 1
+                if failures == ATTEMPTS_MAX:
                     raise
-                await asyncio.sleep(0.1 * attempt)
-        raise AssertionError("unreachable")
+                await asyncio.sleep(RECONNECT_S * failures)
+                continue
+            if response.error_code != INDEX_LOADING or time.monotonic() >= deadline:
+                return cast("VectorSearchResponse", response)
+            await asyncio.sleep(LOADING_POLL_S)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -16,7 +16,11 @@ from senselog_client.request import Example, Record, SearchOptions, Vector, buil
 from senselog_client.result import SearchResult, Status, parse_results, parse_status
 
 # A search is read-only, so it may be repeated when the connection was lost (a broker that restarted, an idle close).
-_ATTEMPTS = 3
+ATTEMPTS_MAX = 3
+RECONNECT_S = 0.1
+# Whoever waits for freshness also waits for an index that is just being opened.
+INDEX_LOADING = 14
+LOADING_POLL_S = 0.05
 # Beyond the broker's own timeout_ms: time for the answer to travel.
 TRANSPORT_GRACE_MS = 10_000
 NOT_SENSELOG = "the broker does not speak VectorSearch (API key 100): is it Senselog?"
@@ -82,16 +86,22 @@ class SenselogClient:
 
     def _send(self, request: VectorSearchRequest) -> VectorSearchResponse:
         timeout_ms = request.timeout_ms + request.max_wait_ms + TRANSPORT_GRACE_MS
-        for attempt in range(1, _ATTEMPTS + 1):
+        deadline = time.monotonic() + request.max_wait_ms / 1000
+        failures = 0
+        while True:
             try:
-                return cast("VectorSearchResponse", self._manager.run(self._round_trip, request, timeout_ms))
+                response = self._manager.run(self._round_trip, request, timeout_ms)
             except IncompatibleBrokerVersion:
                 raise NotSupported(35, NOT_SENSELOG) from None
             except (KafkaConnectionError, NodeNotReadyError):
-                if attempt == _ATTEMPTS:
+                failures += 1
+                if failures == ATTEMPTS_MAX:
                     raise
-                time.sleep(0.1 * attempt)
-        raise AssertionError("unreachable")
+                time.sleep(RECONNECT_S * failures)
+                continue
+            if response.error_code != INDEX_LOADING or time.monotonic() >= deadline:
+                return cast("VectorSearchResponse", response)
+            time.sleep(LOADING_POLL_S)
 
     async def _round_trip(self, request: VectorSearchRequest, timeout_ms: int) -> VectorSearchResponse:
         return cast("VectorSearchResponse", await self._manager.send(request, request_timeout_ms=timeout_ms))

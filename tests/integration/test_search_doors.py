@@ -1,5 +1,6 @@
 """One search path behind every door: key 100 through both clients and REST give the same hits and the same refusals."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,17 @@ def topic(broker: BrokerProcess) -> str:
             TOPIC, value, key=word, partition=number % PARTITIONS, timestamp=1000 + number, headers={"n": str(number)}
         )
     assert producer.flush(30) == 0
+    with SenselogClient(bootstrap_servers=broker.bootstrap) as client:
+        until_loaded(client, TOPIC)
     return TOPIC
+
+
+def until_loaded(client: SenselogClient, topic: str) -> None:
+    """The vector worker starts with the first topic that has vectors."""
+    deadline = time.monotonic() + 60
+    while not client.status(topic).complete:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +149,7 @@ REFUSALS: tuple[tuple[str, dict[str, Any], type[SearchError], int, dict[str, Any
     (PLAIN, {}, VectorsNotEnabled, 409, {}),
     (TOPIC, {"limit": 1001}, OverLimit, 400, {"limit": 1001}),
     (TOPIC, {"limit": 0}, InvalidSearch, 400, {"limit": 0}),
-    (TOPIC, {"filter": {"partition": 9}}, InvalidSearch, 400, {"filter": {"partition": 9}}),
+    (TOPIC, {"filter": {"partition": 9}}, UnknownTopic, 404, {"filter": {"partition": 9}}),
     (TOPIC, {"filter": {"key": {"eq": "a"}}}, InvalidSearch, 400, {"filter": {"key": {"eq": "a"}}}),
     (TOPIC, {"collapse": "text"}, InvalidSearch, 400, {"collapse": "text"}),
     (TOPIC, {"mode": "hybrid"}, InvalidSearch, 400, {"mode": "hybrid"}),

@@ -24,6 +24,8 @@ class TinyBroker:
         self.keys = keys
         self.searches: list[messages.VectorSearchRequest] = []
         self.error_code = 0
+        self.loading = 0
+        """How many searches to answer with "loading"."""
         self.drop = 0
         """How many connections to close at their next search."""
         self.loop = asyncio.new_event_loop()
@@ -83,6 +85,9 @@ class TinyBroker:
         if self.drop:
             self.drop -= 1
             return None
+        if self.loading:
+            self.loading -= 1
+            return Response(error_code=14, error_message="the index is loading")
         hits = [Response.Hit(offset=offset, value=value, score=0.5) for offset, value in enumerate(RECORDS)]
         return Response(
             error_code=self.error_code,
@@ -157,6 +162,17 @@ def test_errors_carry_the_brokers_message(start: Callable[..., TinyBroker]) -> N
     broker.error_code = 14
     with SenselogClient(bootstrap_servers=broker.bootstrap) as client, pytest.raises(IndexLoading, match="is loading"):
         client.search("logs", "disk")
+
+
+async def test_whoever_waits_for_freshness_waits_for_an_index_that_loads(start: Callable[..., TinyBroker]) -> None:
+    broker = start()
+    broker.loading = 3
+    async with AsyncSenselogClient(bootstrap_servers=broker.bootstrap) as client:
+        assert len(await client.search("logs", "disk", max_wait_ms=20_000)) == 3
+    broker.loading = 3
+    with SenselogClient(bootstrap_servers=broker.bootstrap) as other:
+        assert len(await asyncio.to_thread(other.search, "logs", "disk", max_wait_ms=20_000)) == 3
+    assert len(broker.searches) == 8
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
