@@ -122,7 +122,12 @@ def load(node: Node, topic: str, history: History) -> Iterator[threading.Event]:
             "linger.ms": 2,
             "message.timeout.ms": 300_000,
         }
-        settings |= {"reconnect.backoff.max.ms": 200, "retry.backoff.ms": 50, "queue.buffering.max.messages": 2_000}
+        settings |= {
+            "reconnect.backoff.max.ms": 200,
+            "retry.backoff.ms": 50,
+            "queue.buffering.max.messages": 2_000,
+            "log_level": 0,
+        }
         producer = confluent_kafka.Producer(settings)
         while not stop.is_set():
             for partition, number in enumerate(numbers):
