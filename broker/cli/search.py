@@ -110,7 +110,7 @@ def freshness_line(result: Any) -> str:
         if not behind
         else f"{indexed:,} of {end:,} records searchable, {behind:,} to come"
     )
-    waited = f", wait {result.wait_micros / 1000:.1f}" if result.wait_micros else ""
+    waited = f", wait {result.wait_micros / 1000:.1f}" if result.wait_micros >= 50 else ""
     took = (result.embed_micros + result.wait_micros + result.search_micros + result.read_micros) / 1000
     spent = f"embed {result.embed_micros / 1000:.1f}{waited}, search {result.search_micros / 1000:.1f}, read {result.read_micros / 1000:.1f}"
     parts = [
