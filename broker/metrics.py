@@ -100,17 +100,18 @@ class _Collector:
                 requests.add_metric([key.name], metrics.requests[key])
         yield requests
         errors = CounterMetricFamily("senselog_request_errors", "Error codes in responses.", labels=["api", "error"])
-        for (key, code), count in metrics.errors.items():
-            errors.add_metric([ApiKey(key).name, ErrorCode(code).name], count)
+        names = {int(code): code.name for code in ErrorCode}
+        for (number, code), count in metrics.errors.items():
+            errors.add_metric([ApiKey(number).name, names[code]], count)
         yield errors
         latency = HistogramMetricFamily(
             "senselog_request_latency_seconds",
             f"From a request's frame to its response, waiting included; one request in {LATENCY_SAMPLE_EVERY}.",
             labels=["api"],
         )
-        for key, histogram in metrics.latency.items():
+        for number, histogram in metrics.latency.items():
             pairs, total = histogram.buckets()
-            latency.add_metric([ApiKey(key).name], pairs, total)
+            latency.add_metric([ApiKey(number).name], pairs, total)
         yield latency
         yield CounterMetricFamily(
             "senselog_received_bytes", "Bytes received from Kafka clients.", value=metrics.bytes_in
