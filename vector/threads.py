@@ -1,5 +1,6 @@
 """The threads of a worker beside its event loop, each for one kind of work."""
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,8 +24,9 @@ class WorkerThreads:
     open: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "open"))
 
     def post_to_index(self, callback: Callable[[], None]) -> None:
-        """Runs the callback in the index thread, after what is queued there."""
-        self.index.submit(callback)
+        """Runs the callback in the index thread, after what is queued there; dropped once the worker closes."""
+        with contextlib.suppress(RuntimeError):  # shut down: a build that ends now is made again after the next start
+            self.index.submit(callback)
 
     def close(self) -> None:
         """Waits for what the index thread is doing; everything else is dropped."""
