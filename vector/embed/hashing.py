@@ -38,6 +38,9 @@ class HashingEmbedder:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
 
+    def close(self) -> None:
+        """Nothing to free."""
+
     def prepare(self, kind: Kind) -> None:
         """Nothing to load."""
 

@@ -103,6 +103,9 @@ class LocalEmbedder:
         result /= np.maximum(norms, NORM_MIN)
         return result
 
+    def close(self) -> None:
+        """Sessions end with the object."""
+
     def prepare(self, kind: Kind) -> None:
         """Opens the session of this kind: a quarter of a second."""
         self.embed(["ready"], kind)

@@ -60,6 +60,10 @@ class OpenAIEmbedder:
             raise PausedError(f"{self.name} answered vectors of shape {vectors.shape[1:]}, expected {self.dimensions}")
         return vectors
 
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
     def prepare(self, kind: Kind) -> None:
         """Nothing to load."""
 

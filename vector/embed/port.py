@@ -37,6 +37,10 @@ class Embedder(Protocol):
         """Loads what the first call of this kind would load; called by the thread that makes the calls. Raises EmbedError."""
         ...
 
+    def close(self) -> None:
+        """Frees what the model holds."""
+        ...
+
     def fit(self, text: str) -> tuple[str, bool]:
         """The part of a text that the model reads, and whether that is less than all of it."""
         ...

@@ -168,6 +168,7 @@ class EmbedScheduler:
             task.cancel()
         self._bulk.shutdown(wait=False, cancel_futures=True)
         self._queries.shutdown(wait=False, cancel_futures=True)
+        self.embedder.close()
 
     # Bulk calls
 

@@ -49,6 +49,9 @@ class SentenceTransformersEmbedder:
         vectors = encode(list(texts), batch_size=BATCH_TEXTS, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
 
+    def close(self) -> None:
+        """The model ends with the object."""
+
     def prepare(self, kind: Kind) -> None:
         """Nothing to load."""
 
