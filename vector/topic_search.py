@@ -109,7 +109,9 @@ class TopicSearch:
     async def _embed(self, texts: list[str]) -> Float32 | list[Float32]:
         scheduler = self._topic.scheduler
         if scheduler is None:
-            reason = self._topic.status()["trouble"] or "the model is loading"
+            reason = self._topic.status()["trouble"]
+            if reason is None:
+                raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the model is loading")
             raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"queries cannot be embedded: {reason}")
         fitted = [scheduler.embedder.fit(text)[0] for text in texts]
         return await scheduler.query(fitted, [content_hash(text) for text in fitted])
