@@ -144,13 +144,14 @@ class PartitionIndexer:
 
     async def _wait(self) -> None:
         """For news, checkpointing meanwhile."""
-        loop = asyncio.get_running_loop()
         while self.index.indexed_offset >= self.state.last_stable_offset and not self._bell.is_set():
             if self._checkpoint_due is None:
                 await self._bell.wait()
             else:
                 try:
-                    await asyncio.wait_for(self._bell.wait(), max(0.0, self._checkpoint_due - loop.time()))
+                    # Not wait_for: in Python 3.11 that loses a cancellation that comes together with the bell.
+                    async with asyncio.timeout_at(self._checkpoint_due):
+                        await self._bell.wait()
                 except TimeoutError:
                     await self.checkpoint()
         self._bell.clear()

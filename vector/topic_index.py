@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from protocol.errors import KafkaError
+from protocol.errors import ErrorCode, KafkaError
 from vector.channel import ChannelClosed
 from vector.config import VectorConfig
 from vector.embed.port import Float32
@@ -169,6 +169,8 @@ class TopicIndex:
             except ChannelClosed:
                 return
             except (KafkaError, OSError, ValueError) as error:
+                if isinstance(error, KafkaError) and error.code == ErrorCode.UNKNOWN_TOPIC_ID:
+                    return  # deleted; the broker is about to say so
                 self.trouble = f"partition {indexer.place.partition}: {error}"
                 logger.exception("indexing %s-%d", self.assignment.topic, indexer.place.partition)
                 await asyncio.sleep(RETRY_S)
@@ -208,7 +210,8 @@ class TopicIndex:
         waiter = _Waiter(dict(offsets), asyncio.get_running_loop().create_future())
         self._waiters.add(waiter)
         try:
-            await asyncio.wait_for(waiter.future, wait_s)
+            async with asyncio.timeout(wait_s):
+                await waiter.future
         except TimeoutError:
             return not self.behind(offsets)
         finally:

@@ -76,7 +76,8 @@ class Worker:
         while not self.channel.closed.is_set():
             self._tell_progress()
             try:
-                await asyncio.wait_for(self.channel.closed.wait(), PROGRESS_INTERVAL_S)
+                async with asyncio.timeout(PROGRESS_INTERVAL_S):
+                    await self.channel.closed.wait()
             except TimeoutError:
                 continue
         await self._close()

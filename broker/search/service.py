@@ -204,7 +204,8 @@ class SearchService:
         if channel is None:
             return None
         try:
-            answer = await asyncio.wait_for(channel.call("status", topic.topic_id), STATUS_TIMEOUT_S)
+            async with asyncio.timeout(STATUS_TIMEOUT_S):
+                answer = await channel.call("status", topic.topic_id)
         except (TimeoutError, ChannelClosed):
             return None
         return dict(answer) if answer is not None else None

@@ -50,7 +50,8 @@ class WorkerSupervisor:
         self._stopping = True
         if self.channel is not None:
             with contextlib.suppress(TimeoutError, ChannelClosed, KafkaError):
-                await asyncio.wait_for(self.channel.call("stop", None), STOP_TIMEOUT_S)
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await self.channel.call("stop", None)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -109,7 +110,8 @@ class WorkerSupervisor:
 async def _end(process: asyncio.subprocess.Process) -> int:
     """Waits for a process whose channel is closed; it has nothing left to do."""
     try:
-        return await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            return await process.wait()
     except (TimeoutError, asyncio.CancelledError):
         with contextlib.suppress(ProcessLookupError):
             process.kill()

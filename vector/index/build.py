@@ -51,7 +51,9 @@ class _Merged:
     """Per source: its nodes that go into the new segment, in the order of the new segment's nodes."""
 
 
-def build(directory: Path, identity: int, sources: Sequence[Source], log_start_offset: int, settings: IndexSettings) -> Built | None:
+def build(
+    directory: Path, identity: int, sources: Sequence[Source], log_start_offset: int, settings: IndexSettings
+) -> Built | None:
     """Writes and fsyncs the files of one segment made of neighbouring `sources`, without rows below `log_start_offset`.
 
     None when no row is left. Raises OSError when the disk does.
@@ -133,12 +135,18 @@ def _merge_columns(sources: Sequence[Source], log_start_offset: int) -> _Merged 
         return None
 
     def joined(name: str, dtype: str) -> Any:
-        return np.concatenate([getattr(v.columns, name)[kept] for v, (kept, _) in zip(views, parts, strict=True)]).astype(dtype)
+        return np.concatenate(
+            [getattr(v.columns, name)[kept] for v, (kept, _) in zip(views, parts, strict=True)]
+        ).astype(dtype)
 
-    nodes = np.concatenate([new[v.columns.nodes[kept]] for v, (kept, new) in zip(views, parts, strict=True)]).astype(np.int32)
+    nodes = np.concatenate([new[v.columns.nodes[kept]] for v, (kept, new) in zip(views, parts, strict=True)]).astype(
+        np.int32
+    )
     offsets, times = joined("offsets", "i8"), joined("timestamps_ms", "i8")
     chunked = distinct(offsets) < len(offsets)
-    columns = Columns(offsets, times, joined("flags", "u1"), nodes, len(known), int(times.min()), int(times.max()), chunked)
+    columns = Columns(
+        offsets, times, joined("flags", "u1"), nodes, len(known), int(times.min()), int(times.max()), chunked
+    )
     hashes = np.array(list(known), dtype=f"S{HASH_BYTES}")
     starts, by_node = group_by_node(nodes, len(known))
     order = np.argsort(hashes, kind="stable").astype(np.int32)

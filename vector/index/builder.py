@@ -21,7 +21,9 @@ class Builder:
     build itself here. An index has at most one task, so the queue is bounded by the number of indexes.
     """
 
-    def __init__(self, post: Callable[[Callable[[], None]], object], on_swap: Callable[[PartitionIndex], None] | None = None) -> None:
+    def __init__(
+        self, post: Callable[[Callable[[], None]], object], on_swap: Callable[[PartitionIndex], None] | None = None
+    ) -> None:
         self._post = post
         self._on_swap = on_swap
         self._tasks: deque[tuple[PartitionIndex, BuildTask]] = deque()
@@ -90,7 +92,9 @@ class Builder:
 class _Finish:
     """The callback that is posted."""
 
-    def __init__(self, builder: Builder, index: PartitionIndex, task: BuildTask, outcome: Built | Exception | None) -> None:
+    def __init__(
+        self, builder: Builder, index: PartitionIndex, task: BuildTask, outcome: Built | Exception | None
+    ) -> None:
         self._arguments = (index, task, outcome)
         self._builder = builder
 

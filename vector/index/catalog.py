@@ -78,7 +78,9 @@ def open_catalog(directory: Path, settings: IndexSettings) -> Catalog:
 def _check_generation(manifest: Manifest, settings: IndexSettings) -> None:
     here = (manifest.dimensions, manifest.metric)
     if here != (settings.dimensions, settings.metric):
-        raise ValueError(f"the index has {here[0]} dimensions and metric {here[1]}, not {settings.dimensions} and {settings.metric}")
+        raise ValueError(
+            f"the index has {here[0]} dimensions and metric {here[1]}, not {settings.dimensions} and {settings.metric}"
+        )
 
 
 def _open_entries(directory: Path, manifest: Manifest, settings: IndexSettings, catalog: Catalog) -> None:
@@ -104,7 +106,9 @@ def _open_entries(directory: Path, manifest: Manifest, settings: IndexSettings, 
             catalog.reserve.append(segment)
 
 
-def _open_entry(directory: Path, entry: Entry, settings: IndexSettings, catalog: Catalog) -> tuple[AnySegment | None, bool]:
+def _open_entry(
+    directory: Path, entry: Entry, settings: IndexSettings, catalog: Catalog
+) -> tuple[AnySegment | None, bool]:
     """The segment (None = damaged, set aside) and whether it reaches as far as the manifest says."""
     try:
         if entry.kind == "sealed":
@@ -118,7 +122,9 @@ def _open_entry(directory: Path, entry: Entry, settings: IndexSettings, catalog:
     return segment, entry.next_offset < 0 or segment.next_offset == entry.next_offset
 
 
-def _open_journal(directory: Path, entry: Entry, settings: IndexSettings, report: Callable[[str], None]) -> GrowingSegment:
+def _open_journal(
+    directory: Path, entry: Entry, settings: IndexSettings, report: Callable[[str], None]
+) -> GrowingSegment:
     path = directory / journal_name(entry.identity)
     data = read(path)
     result = replay(path, data, entry.identity, entry.base_offset, settings)

@@ -84,7 +84,11 @@ def replay(path: Path, data: Buffer, identity: int, base_offset: int, settings: 
         if fields["dimensions"] != settings.dimensions:
             raise DamagedFile(path, f"has {fields['dimensions']} dimensions, the index has {settings.dimensions}")
         if fields["base_offset"] != segment.next_offset:
-            return Replay(segment, good, f"frame at byte {good} begins at offset {fields['base_offset']}, not {segment.next_offset}")
+            return Replay(
+                segment,
+                good,
+                f"frame at byte {good} begins at offset {fields['base_offset']}, not {segment.next_offset}",
+            )
         segment.append_stored(*_run(fields, segment))
         good = position
     return Replay(segment, good, "")

@@ -45,7 +45,9 @@ class BuildTask:
 class PartitionIndex:
     """See the module. Create with `open`."""
 
-    def __init__(self, directory: Path, settings: IndexSettings, catalog: Catalog, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, directory: Path, settings: IndexSettings, catalog: Catalog, monotonic: Callable[[], float]
+    ) -> None:
         self.directory = directory
         self.settings = settings
         self.damages = catalog.damages
@@ -155,7 +157,9 @@ class PartitionIndex:
         count = len(run.offsets)
         shapes = {len(run.timestamps_ms), len(run.hashes), len(run.flags), len(run.vectors), count}
         if len(shapes) != 1 or run.vectors.shape != (count, self.settings.dimensions):
-            raise ValueError(f"a run of {count} rows has columns of {sorted(shapes)} and vectors of {run.vectors.shape}")
+            raise ValueError(
+                f"a run of {count} rows has columns of {sorted(shapes)} and vectors of {run.vectors.shape}"
+            )
         if any(len(content) != HASH_BYTES for content in run.hashes):
             raise ValueError(f"a content hash is not {HASH_BYTES} bytes long")
         if run.next_offset < self.indexed_offset:
@@ -363,7 +367,10 @@ def _segment_status(segment: AnySegment, *, growing: bool) -> dict[str, Any]:
         **status,
         "kind": "sealed",
         "bytes": _disk_bytes(segment),
-        "graph_trust": [{"closeness_min": t.closeness_min, "levels": [list(level) for level in t.levels]} for t in segment.graph_trust],
+        "graph_trust": [
+            {"closeness_min": t.closeness_min, "levels": [list(level) for level in t.levels]}
+            for t in segment.graph_trust
+        ],
         "recall": segment.header.recall,
     }
 

@@ -35,7 +35,10 @@ class Plan:
 
 def should_freeze(growing: SegmentFacts, settings: IndexSettings) -> bool:
     """Whether the growing segment is full, or old and worth a segment of its own."""
-    if growing.nodes >= settings.growing_rows_max or growing.postings >= settings.growing_rows_max * POSTINGS_PER_ROW_MAX:
+    if (
+        growing.nodes >= settings.growing_rows_max
+        or growing.postings >= settings.growing_rows_max * POSTINGS_PER_ROW_MAX
+    ):
         return True
     return growing.nodes >= settings.seal_rows_min and growing.age_s >= settings.seal_after_s
 

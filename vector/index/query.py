@@ -69,7 +69,9 @@ def query_vector(query: IndexQuery, settings: IndexSettings) -> Float32:
     vector = np.ascontiguousarray(query.vector, dtype=np.float32)
     if vector.shape != (settings.dimensions,):
         given = "x".join(str(length) for length in vector.shape)
-        raise KafkaError(ErrorCode.INVALID_REQUEST, f"vector: has {given} dimensions, the index has {settings.dimensions}")
+        raise KafkaError(
+            ErrorCode.INVALID_REQUEST, f"vector: has {given} dimensions, the index has {settings.dimensions}"
+        )
     if not np.isfinite(vector).all():
         raise KafkaError(ErrorCode.INVALID_REQUEST, "vector: has a component that is NaN or infinite")
     if query.limit < 1:
@@ -78,5 +80,7 @@ def query_vector(query: IndexQuery, settings: IndexSettings) -> Float32:
         return vector
     norm = float(np.linalg.norm(vector.astype(np.float64)))
     if norm == 0.0:
-        raise KafkaError(ErrorCode.INVALID_REQUEST, "vector: all components are zero, cosine has no direction to compare")
+        raise KafkaError(
+            ErrorCode.INVALID_REQUEST, "vector: all components are zero, cosine has no direction to compare"
+        )
     return (vector / norm).astype(np.float32)

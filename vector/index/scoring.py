@@ -16,7 +16,9 @@ FLOAT16_MAX = 65504.0
 
 def storable(vectors: Float32, settings: IndexSettings) -> Bool:
     """Which rows of float32[n, d] an index can hold: bool[n]. False = poison: NaN, infinite, too large, or zero under cosine."""
-    bound = FLOAT16_MAX if settings.vector_dtype.itemsize == 2 and settings.metric != "cosine" else np.finfo(np.float32).max
+    bound = (
+        FLOAT16_MAX if settings.vector_dtype.itemsize == 2 and settings.metric != "cosine" else np.finfo(np.float32).max
+    )
     good = np.asarray(np.abs(vectors).max(axis=1, initial=0.0) <= bound, dtype=np.bool_)  # NaN compares false
     if settings.metric == "cosine":
         with np.errstate(invalid="ignore", over="ignore"):

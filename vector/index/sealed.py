@@ -37,7 +37,9 @@ class SealedSegment:
         self._data = data
         self._vectors = vectors
         self._graph = graph
-        self._metric: Metric = "l2" if vectors.metric_type == faiss.METRIC_L2 else "dot" if header.metric == "dot" else "cosine"
+        self._metric: Metric = (
+            "l2" if vectors.metric_type == faiss.METRIC_L2 else "dot" if header.metric == "dot" else "cosine"
+        )
 
     @classmethod
     def open(cls, directory: Path, name: str) -> "SealedSegment":
@@ -104,7 +106,9 @@ class SealedSegment:
         if self._graph is None:
             raise ValueError(f"segment {self.identity} has no graph")
         # efSearch must always be given: the default of these parameters is 16, silently (research/vector-search.md 5.4).
-        scores, nodes = self._graph.search(vector[None], count, params=faiss.SearchParametersHNSW(efSearch=max(ef, count)))
+        scores, nodes = self._graph.search(
+            vector[None], count, params=faiss.SearchParametersHNSW(efSearch=max(ef, count))
+        )
         best = float(closeness(scores[:, 0], vector[None], self._metric)[0])
         return np.asarray(nodes[0][nodes[0] >= 0], dtype=np.int64), best
 

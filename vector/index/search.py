@@ -80,7 +80,10 @@ def search(
         found = [hit for hit in found if hit.similarity >= least]
     chosen = _first_distinct(found, query)
     duplicates = _count_duplicates(views, [hit.content for hit in chosen], wanted)
-    return [Candidate(hit.offset, hit.timestamp_ms, hit.similarity, duplicates[hit.content] - 1, hit.flags) for hit in chosen]
+    return [
+        Candidate(hit.offset, hit.timestamp_ms, hit.similarity, duplicates[hit.content] - 1, hit.flags)
+        for hit in chosen
+    ]
 
 
 def _first_distinct(found: list[_Found], query: IndexQuery) -> list[_Found]:
@@ -188,11 +191,15 @@ def _expand(
         last = score
         node = int(nodes[place])
         content = view.hashes_of(nodes[place : place + 1])[0]
-        postings = newest(columns, eligible(columns, view.postings_of(node), wanted), 1 if query.collapse else query.limit)
+        postings = newest(
+            columns, eligible(columns, view.postings_of(node), wanted), 1 if query.collapse else query.limit
+        )
         for posting in postings:
             offset = int(columns.offsets[posting])
             offsets.add(offset)
-            found.append(_Found(score, int(columns.timestamps_ms[posting]), offset, int(columns.flags[posting]), content))
+            found.append(
+                _Found(score, int(columns.timestamps_ms[posting]), offset, int(columns.flags[posting]), content)
+            )
     return found
 
 

@@ -112,7 +112,9 @@ def decode(path: Path) -> tuple[SegmentHeader, SegmentColumns]:
         position += arrays[name].nbytes + -arrays[name].nbytes % 8
     fields["counts"] = Counts.from_json(fields["counts"])
     fields["files"] = tuple(FileReference(*file) for file in fields["files"])
-    fields["graph_trust"] = tuple(Trust(least, tuple((width, depth) for width, depth in levels)) for least, levels in fields["graph_trust"])
+    fields["graph_trust"] = tuple(
+        Trust(least, tuple((width, depth) for width, depth in levels)) for least, levels in fields["graph_trust"]
+    )
     header = SegmentHeader(**fields)
     columns = Columns(
         arrays.pop("offsets"), arrays.pop("timestamps_ms"), arrays.pop("flags"), arrays.pop("nodes"),

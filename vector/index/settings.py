@@ -76,7 +76,9 @@ class Counts:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls(int(data["indexed"]), Counter({str(k): int(v) for k, v in data["skipped"].items()}), int(data["failed"]))
+        return cls(
+            int(data["indexed"]), Counter({str(k): int(v) for k, v in data["skipped"].items()}), int(data["failed"])
+        )
 
 
 @dataclass(slots=True, frozen=True)
