@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from broker.context import RequestContext
 from broker.topics import Topic
+from protocol.compression import opening_fits
 from protocol.crc import crc32c
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import ProduceRequest
@@ -78,8 +79,9 @@ def check_batch(
     if not codec:
         if batch.record_count <= WALKED_RECORDS_MAX:
             _check_lengths(records, batch)
-    elif codec > Compression.ZSTD:
-        raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)  # Kafka's own answer to a codec that does not exist
+    elif codec > Compression.ZSTD or not opening_fits(codec, records[BATCH_OVERHEAD : batch.size]):
+        # Kafka's own answer to a codec that does not exist, and to a payload that the codec cannot begin to read.
+        raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
     if config.cleanup_policy != "delete" and "compact" in config.cleanup_policy:
         _refuse_where(records, lambda record: record.key is None, ErrorCode.INVALID_RECORD, "no key")
     return batch

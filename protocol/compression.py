@@ -22,6 +22,12 @@ _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER = _XERIAL_MAGIC + struct.pack(">ii", 1, 1)
 _XERIAL_BLOCK_BYTES = 32 * 1024
 _LENGTH = struct.Struct(">i")
+_GZIP_MAGIC = b"\x1f\x8b"
+_LZ4_MAGIC = b"\x04\x22\x4d\x18"
+_LZ4_INDEPENDENT_BLOCKS = 0x20
+"""In the frame's FLG byte, which follows the magic. Java's reader knows no other frames (KafkaLZ4BlockInputStream)."""
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
 
 
 class Compression(IntEnum):
@@ -42,7 +48,9 @@ def compress(codec: Compression, data: Buffer) -> bytes:
     if codec == Compression.SNAPPY:
         return _compress_snappy(data)
     if codec == Compression.LZ4:
-        return bytes(cramjam.lz4.compress(data))
+        frame = cramjam.lz4.Compressor(content_checksum=False, block_linked=False)
+        frame.compress(data)
+        return bytes(frame.finish())
     if codec == Compression.ZSTD:
         return bytes(cramjam.zstd.compress(data))
     return bytes(data)
@@ -50,6 +58,8 @@ def compress(codec: Compression, data: Buffer) -> bytes:
 
 def decompress(codec: int, data: Buffer, limit_bytes: int = MAX_DECOMPRESSED_BYTES) -> bytes:
     """The original of `data`; raises KafkaError CORRUPT_MESSAGE for what does not fit the codec or expands too far."""
+    if codec == Compression.LZ4 and not opening_fits(codec, data):
+        raise _corrupt("not an LZ4 frame of independent blocks")
     try:
         if codec == Compression.GZIP:
             return _decompress_gzip(data, limit_bytes)
@@ -64,6 +74,19 @@ def decompress(codec: int, data: Buffer, limit_bytes: int = MAX_DECOMPRESSED_BYT
     if codec != Compression.NONE:
         raise _corrupt(f"unknown compression codec {codec}")
     return bytes(data)
+
+
+def opening_fits(codec: int, data: Buffer) -> bool:
+    """Whether Kafka would begin to read `data`: the right magic and, in LZ4, independent blocks. Costs no decompression."""
+    opening = bytes(data[: len(_LZ4_MAGIC) + 1])
+    if codec == Compression.GZIP:
+        return opening.startswith(_GZIP_MAGIC)
+    if codec == Compression.LZ4:
+        flags = opening[len(_LZ4_MAGIC) :]
+        return opening.startswith(_LZ4_MAGIC) and bool(flags) and bool(flags[0] & _LZ4_INDEPENDENT_BLOCKS)
+    if codec == Compression.ZSTD:
+        return opening.startswith(_ZSTD_MAGIC) or opening[1:4] == _ZSTD_SKIPPABLE
+    return bool(opening)
 
 
 def _corrupt(message: str) -> KafkaError:

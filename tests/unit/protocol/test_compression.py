@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.compression import MAX_DECOMPRESSED_BYTES, Compression, compress, decompress
+from protocol.compression import MAX_DECOMPRESSED_BYTES, Compression, compress, decompress, opening_fits
 from protocol.errors import ErrorCode, KafkaError
 
 codecs = pytest.mark.parametrize("codec", list(Compression))
@@ -57,6 +57,27 @@ def test_damaged_data_is_corrupt_or_something_else(codec: Compression, data: st.
 
 def test_snappy_of_clients_that_write_no_xerial_header() -> None:
     assert decompress(Compression.SNAPPY, bytes(cramjam.snappy.compress_raw(b"bare" * 50))) == b"bare" * 50
+
+
+@pytest.mark.parametrize("data", [b"", b"short", b"several blocks " * 20_000])
+def test_lz4_blocks_are_independent(data: bytes) -> None:
+    """Java refuses linked blocks; so do we, as Kafka's Produce does (oracle: produce_codecs)."""
+    version, independent_blocks, reserved = 0xC0, 0x20, 0x02
+    flags = compress(Compression.LZ4, data)[4]
+    assert flags & (version | independent_blocks | reserved) == 0x40 | independent_blocks
+    linked = bytes(cramjam.lz4.compress(data))
+    assert not linked[4] & independent_blocks
+    with pytest.raises(KafkaError, match="independent blocks") as refused:
+        decompress(Compression.LZ4, linked)
+    assert refused.value.code == ErrorCode.CORRUPT_MESSAGE
+
+
+@compressing
+def test_the_opening_tells_what_is_not_compressed(codec: Compression) -> None:
+    assert opening_fits(codec, memoryview(compress(codec, b"data" * 100)))
+    assert not opening_fits(codec, b"")
+    if codec != Compression.SNAPPY:  # one bare block of it begins with any byte
+        assert not opening_fits(codec, b"plain text")
 
 
 def test_several_gzip_members() -> None:
