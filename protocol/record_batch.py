@@ -23,6 +23,7 @@ from protocol.records import (
     build_marker,
     control_type,
     iterate_records,
+    select_records,
 )
 
 __all__ = [
@@ -42,5 +43,6 @@ __all__ = [
     "parse_produced",
     "patch_batch",
     "patch_log_append_time",
+    "select_records",
     "walk_batches",
 ]

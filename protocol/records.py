@@ -5,7 +5,7 @@ offset delta varint, key and value with varint lengths (-1 is null), headers wit
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from protocol.batch_header import BATCH_OVERHEAD, CONTROL, MAGIC, TRANSACTIONAL, BatchHeader
@@ -39,12 +39,43 @@ def iterate_records(batch: memoryview) -> Iterator[Record]:
     """
     header = BatchHeader(batch)
     payload = decompress(header.compression, batch[BATCH_OVERHEAD : header.size])
+    position = yield from _read(header, payload, 0, header.record_count)
+    if position != len(payload):
+        raise _invalid(f"{len(payload) - position} bytes behind the batch's {header.record_count} records")
+
+
+def select_records(batch: memoryview, offsets: Iterable[int]) -> Iterator[Record]:
+    """Those records of the batch that starts the view which have one of the offsets, in order of offset.
+
+    Hops over the other records by their lengths: a tenth of the price of reading them, which matters for a hit in a
+    batch of thousands. Raises KafkaError as `iterate_records` does.
+    """
+    header = BatchHeader(batch)
+    wanted = sorted({offset for offset in offsets if header.base_offset <= offset <= header.last_offset})
+    if header.record_count != header.last_offset_delta + 1:  # compaction has left gaps: the n-th record is not offset n
+        among = frozenset(wanted)
+        yield from (record for record in iterate_records(batch) if record.offset in among)
+        return
+    payload = decompress(header.compression, batch[BATCH_OVERHEAD : header.size])
+    position = index = 0
+    for offset in wanted:
+        try:
+            for _ in range(offset - header.base_offset - index):
+                size, start = _varint(payload, position)
+                position = start + size
+        except IndexError as error:
+            raise _invalid("the batch ends within a record") from error
+        position = yield from _read(header, payload, position, 1)
+        index = offset - header.base_offset + 1
+
+
+def _read(header: BatchHeader, payload: bytes, position: int, count: int) -> Generator[Record, None, int]:
+    """Yields `count` records from a position of the payload on; returns the position behind them."""
     base_offset, base_timestamp = header.base_offset, header.base_timestamp
     append_time = header.max_timestamp if header.log_append_time else None
-    position = 0
     new_record = tuple.__new__
     try:
-        for _ in range(header.record_count):
+        for _ in range(count):
             size, start = _varint(payload, position)
             timestamp_delta, position = _varint(payload, start + 1)
             offset_delta, position = _varint(payload, position)
@@ -61,8 +92,7 @@ def iterate_records(batch: memoryview) -> Iterator[Record]:
             yield new_record(Record, (base_offset + offset_delta, timestamp, key, value, headers))
     except IndexError as error:
         raise _invalid("the batch ends within a record") from error
-    if position != len(payload):
-        raise _invalid(f"{len(payload) - position} bytes behind the batch's {header.record_count} records")
+    return position
 
 
 def control_type(batch: memoryview) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from broker.topics import Topic
 from protocol.errors import KafkaError
-from protocol.record_batch import Record, iterate_records, walk_batches
+from protocol.record_batch import Record, select_records, walk_batches
 
 # Batches decoded between two turns of the event loop: about a millisecond.
 BATCHES_PER_TURN = 8
@@ -27,7 +27,9 @@ async def read_records(topic: Topic, places: Iterable[Place]) -> dict[Place, Fou
     """Those of the records that the log still has."""
     found: dict[Place, FoundRecord] = {}
     missing = sorted(set(places))
-    wanted = set(missing)
+    wanted: dict[int, list[int]] = {}
+    for partition, offset in missing:
+        wanted.setdefault(partition, []).append(offset)
     for count, (partition, offset) in enumerate(missing):
         if (partition, offset) in found:
             continue
@@ -41,14 +43,13 @@ async def read_records(topic: Topic, places: Iterable[Place]) -> dict[Place, Fou
         if result.cold:
             await asyncio.get_running_loop().run_in_executor(None, result.load)
         for buffer in result.buffers:
-            _collect(partition, memoryview(buffer), wanted, found)
+            _collect(partition, memoryview(buffer), wanted[partition], found)
     return found
 
 
-def _collect(partition: int, batches: memoryview, wanted: set[Place], found: dict[Place, FoundRecord]) -> None:
+def _collect(partition: int, batches: memoryview, wanted: list[int], found: dict[Place, FoundRecord]) -> None:
     for header in walk_batches(batches):
         if header.control:
             continue
-        for record in iterate_records(batches[header.position : header.position + header.size]):
-            if (partition, record.offset) in wanted:
-                found[partition, record.offset] = FoundRecord(record, header.leader_epoch)
+        for record in select_records(batches[header.position : header.position + header.size], wanted):
+            found[partition, record.offset] = FoundRecord(record, header.leader_epoch)
