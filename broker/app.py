@@ -88,6 +88,8 @@ class Broker:
         )
         undo.callback(logs.close)
         logs.on_failure = self._fail
+        if logs.loss is not None:
+            logger.warning(logs.loss)
         store = MetaStore.open(Path(config.data_dir), file_system)
         read_ahead = ReadAhead(post)
         undo.callback(read_ahead.close)

@@ -57,6 +57,8 @@ class LogManager:
         self._unmaintained: list[PartitionLog] = []
         self.failed: Exception | None = None
         """The disk failed: nothing is acknowledged any more."""
+        self.loss: str | None = None
+        """What a power failure took under `storage.sync=os`, for the broker to say once."""
         self.on_failure: Callable[[Exception], None] = lambda _: None
 
     @classmethod
@@ -186,9 +188,10 @@ class LogManager:
         restore_logs(checkpoint, self._logs, self._new_log)
         check = DirectoryCheck(self._file_system, self._directory, self._services, trusted=trusted)
         if not trusted:
+            check.drop_removed(self._logs)
             for log in self._logs.values():
                 check.check(log)
-        replay = Replay(self._logs, self._new_log, self._clock, trusted=trusted_wal)
+        replay = Replay(self._logs, self._new_log, self._clock, trusted=trusted_wal, check=check)
         replayed = replay_wal(wal_files, checkpoint, replay.apply, trusted=trusted_wal)
         for log in self._logs.values():
             log.settle_start()
@@ -196,8 +199,21 @@ class LogManager:
         if trusted:
             for log in self._logs.values():
                 check.check(log)
+        if replayed.frames or not trusted:
+            # Readers may have seen what a crash took back (interval, os): a new epoch lets them notice (KIP-320).
+            for log in self._logs.values():
+                log.leader_epoch += 1
         self._start(checkpoint, replayed, replay)
         self._settle(replayed)
+        if not trusted:
+            # What recovery cut or left out must not be found again behind new batches that took its offsets.
+            self._file_system.sync_all(self._directory)
+            self._write_behind.checkpoint_now(self._drain)
+            self.loss = (
+                "the machine stopped under storage.sync=os, what it had not written back is lost: "
+                f"{check.cut_bytes} bytes of segments cut, {replay.dropped} batches behind lost ones left out, "
+                f"{len(check.orphans)} directories of lost logs set aside as *.orphan"
+            )
 
     def _settle(self, replayed: ReplayedWal) -> None:
         """Make durable what readers are about to see, and remove what must not come back; before the first append."""
@@ -224,6 +240,9 @@ class LogManager:
         )
         if self._config.sync == "os" and (checkpoint.clean or not checkpoint.boot_id):
             # From now on the WAL may be trusted only in this boot of the machine.
+            if checkpoint.clean:
+                # Its WAL held nothing, and may have been lost.
+                checkpoint.wal_generation = 0
             checkpoint.boot_id, checkpoint.clean = self._file_system.boot_id(), False
             write_checkpoint(self._file_system, self._directory, checkpoint, sync=True)
         if not checkpoint.synced:
@@ -243,9 +262,6 @@ class LogManager:
             self._write_behind.mark_dirty(log)
             self._services.changed[log] = None
         if replayed.frames:
-            # Readers may have seen what a crash took back (interval, os): a new epoch lets them notice (KIP-320).
-            for log in self._logs.values():
-                log.leader_epoch += 1
             self._write_behind.request(checkpoint=True)
         self._check_space()
 

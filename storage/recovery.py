@@ -42,12 +42,17 @@ class ReplayedWal:
 class Replay:
     """Applies WAL entries to logs."""
 
-    def __init__(self, logs: dict[LogKey, PartitionLog], new_log: NewLog, clock: Clock, *, trusted: bool) -> None:
+    def __init__(
+        self, logs: dict[LogKey, PartitionLog], new_log: NewLog, clock: Clock, *, trusted: bool, check: "DirectoryCheck"
+    ) -> None:
         self._trusted = trusted
+        self._check = check
         self._logs = logs
         self._new_log = new_log
         self._now_ms = clock.time_ms()
         self.touched: dict[PartitionLog, None] = {}
+        self.dropped = 0
+        """Batches that follow a lost one."""
 
     def apply(self, entry: Entry, file: WalFile) -> None:
         """Idempotent: what the checkpoint or an earlier entry has brought changes nothing."""
@@ -63,6 +68,7 @@ class Replay:
                 except ValueError as error:
                     if not self._trusted:
                         # storage.sync=os and a power failure: what follows a lost batch is lost with it.
+                        self.dropped += 1
                         return
                     raise CorruptStorage(file.path, entry.position, f"{log.directory.name}: {error}") from error
                 self.touched[log] = None
@@ -73,6 +79,9 @@ class Replay:
                 topic, leader_epoch = message
                 log = self._logs[key] = self._new_log(entry.topic_id, topic, entry.partition)
                 log.leader_epoch = leader_epoch
+                if not self._trusted:
+                    # Batches of it may be there, but some may have been lost, or it is another topic's of the same name.
+                    self._check.set_aside(log.directory)
                 self.touched[log] = None
         elif log is not None and entry.base_offset == DELETE:
             del self._logs[key]
@@ -176,6 +185,16 @@ class DirectoryCheck:
         self._services = services
         self._trusted = trusted
         """False after a power failure under storage.sync=os: the files may hold more or less than the checkpoint says."""
+        self.orphans: list[Path] = []
+        """Directories that were set aside."""
+        self.cut_bytes = 0
+        """Of segments, behind the last whole batch or what the checkpoint names."""
+
+    def drop_removed(self, logs: dict[LogKey, PartitionLog]) -> None:
+        """Logs whose deletion was lost with the WAL, but whose directory is gone."""
+        for log in list(logs.values()):
+            if log.segments and not self._file_system.exists(log.directory):
+                del logs[log.key]
 
     def remove_orphans(self, logs: dict[LogKey, PartitionLog]) -> None:
         """Directories of logs that do not exist (any more)."""
@@ -186,8 +205,14 @@ class DirectoryCheck:
                 if self._trusted:
                     self._file_system.remove_tree(path)
                 else:
-                    # Its creation was lost with the WAL, not its data: leave that to a person.
-                    self._file_system.rename(path, path.with_name(name + ".orphan"))
+                    self.set_aside(path)
+
+    def set_aside(self, path: Path) -> None:
+        """A directory whose log was lost with the WAL, though not its data: leave that to a person."""
+        if self._file_system.exists(path):
+            suffix = self._file_system.random_bytes(4).hex()
+            self._file_system.rename(path, path.with_name(f"{path.name}.{suffix}.orphan"))
+            self.orphans.append(path)
 
     def check(self, log: PartitionLog) -> None:
         """CorruptStorage if a segment is gone or too short."""
@@ -205,14 +230,22 @@ class DirectoryCheck:
                 name = segment.name + ending
                 wanted.add(name)
                 self._cut(log.directory / name, present.get(name, 0), size, required=ending == ".log")
+        first = log.segments[0].name if log.segments else f"{log.tail.start_offset:020d}"
         for name in present:
-            if name not in wanted and name.endswith((".log", ".index", ".timeindex")):
+            if name in wanted or not name.endswith((".log", ".index", ".timeindex")):
+                continue
+            if name < first:
+                # Retention's: an older checkpoint, the last that was synced, may still name it.
+                self._services.removals.append(log.directory / name)
+            else:
+                self.cut_bytes += present[name] if name.endswith(".log") else 0
                 self._file_system.remove(log.directory / name)
 
     def _cut(self, path: Path, size: int, expected: int, *, required: bool) -> None:
         if size < expected and required:
             raise CorruptStorage(path, size, f"the segment should have {expected} bytes")
         if size > expected:
+            self.cut_bytes += (size - expected) if required else 0
             file = self._file_system.open(path)
             try:
                 file.truncate(expected)

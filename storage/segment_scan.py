@@ -26,6 +26,7 @@ def scan_segment(file_system: FileSystem, segment: Segment, size: int, log: Part
             if batch.max_timestamp > segment.max_timestamp:
                 segment.max_timestamp, segment.max_timestamp_offset = batch.max_timestamp, batch.last_offset
             log.epochs.assign(batch.leader_epoch, batch.base_offset)
+            log.leader_epoch = max(log.leader_epoch, batch.leader_epoch)
             # Older batches are in the producers' state of the checkpoint.
             if batch.producer_id >= 0 and batch.base_offset >= log.log_end_offset:
                 log.producers.update(

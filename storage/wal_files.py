@@ -62,6 +62,7 @@ class WalFiles:
         if tidy:
             self._file_system.make_directory(self._directory)
         found: list[WalFile] = []
+        newest = 0
         for name, size in sorted(self._file_system.list_directory(self._directory).items()):
             path = self._directory / name
             if not name.endswith(SUFFIX):
@@ -77,8 +78,10 @@ class WalFiles:
                 continue
             if generation is None:
                 raise CorruptStorage(path, 0, "the header of this WAL file is not valid")
+            # A power failure under storage.sync=os may bring back the header of a recycled file's earlier use.
+            newest = max(newest, generation.number, int(name.removesuffix(SUFFIX)))
             found.append(WalFile(path, file, file.map(size), generation, size))
-        self._numbers = itertools.count(max((file.generation.number for file in found), default=0) + 1)
+        self._numbers = itertools.count(newest + 1)
         return found
 
     def take(self, size: int) -> WalFile:

@@ -20,6 +20,17 @@ class Worker(Protocol):
         ...
 
 
+class InlineWorker:
+    """Runs every job in the caller: at the start nothing else waits for the loop."""
+
+    def submit(self, job: Job, delay_s: float = 0.0) -> None:  # noqa: ARG002 - the port's
+        """Run a job, at once whatever the delay."""
+        job()
+
+    def close(self) -> None:
+        """Nothing is ever queued."""
+
+
 class ThreadWorker:
     """One thread, started by the first job: a broker without traffic has none."""
 

@@ -7,6 +7,7 @@ to there is awaited in the WAL and written before the checkpoint names it; repla
 """
 
 import errno
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from storage.segment import SegmentWrite
 from storage.segment_writer import SegmentWriter
 from storage.wal import Group
 from storage.wal_files import WalFile, WalFiles
-from storage.worker import Worker
+from storage.worker import InlineWorker, Worker
 
 SLICE_LOGS = 64
 """Logs planned in one turn of the loop: about a millisecond."""
@@ -145,6 +146,22 @@ class WriteBehind:
         changed = self._dirty or self._services.changed or self._services.removals
         if self.idle and changed and (due or self.disk_full is not None):
             self.request(checkpoint=True)
+
+    def checkpoint_now(self, drain: Callable[[], None]) -> None:
+        """A synced checkpoint inside this call, before anything is appended; `drain` runs what has been completed.
+
+        Raises OSError if the disk is full and StorageFailure if it fails.
+        """
+        worker, self._worker = self._worker, InlineWorker()
+        self._sync_time = -math.inf
+        try:
+            self.request(checkpoint=True)
+            drain()
+        finally:
+            self._worker = worker
+        problem = self._services.wal.failed or self.disk_full
+        if problem is not None:
+            raise problem
 
     def remove_log(self, log: PartitionLog) -> None:
         """Remove a deleted log's files; its deletion is durable in the WAL."""
@@ -299,7 +316,8 @@ class WriteBehind:
             self._number, current.replay_from, services.wal.active.generation.number, current.clean, boot_id,
             [log.saved_state for log in self._logs.values() if log.saved_state],
         )  # fmt: skip
-        removals = services.removals[: current.removals]
+        # An unsynced checkpoint may be lost, and the one before names these files.
+        removals = services.removals[: current.removals] if current.sync else []
         recyclable = services.wal.recyclable(current.replay_from)
         self._worker.submit(lambda: self._run_checkpoint(current, checkpoint, removals, recyclable))
 

@@ -66,7 +66,7 @@ class Scenario:
     def live(self, *, lives: int = 3, operations: int = 40) -> None:
         """Start, work, crash or stop; several times. Raises Violation."""
         for life in range(lives):
-            kinds = ["kill"] if self.config.sync == "os" else ["power", "power", "kill"]
+            kinds = ["power", "power", "kill"]
             crash_kind = self.chance.choice([*kinds, CLEAN_ENDING])
             if crash_kind != CLEAN_ENDING:
                 self.disk.crash_at = self.disk.steps + self.chance.randint(1, 60 if life else 120)

@@ -14,11 +14,12 @@ def test_no_acknowledged_record_is_lost_doubled_or_moved(first: int) -> None:
 
 @pytest.mark.parametrize("sync", ["interval", "os"])
 def test_weaker_policies_survive_a_kill_and_never_damage_the_log(sync: SyncPolicy) -> None:
-    """A killed process loses nothing under any policy; under `interval` a power failure costs only the end of a log."""
+    """A killed process loses nothing under any policy; a power failure costs at most the end of a log."""
     assert violations(range(50), sync) == {}
 
 
 @pytest.mark.slow
-def test_many_more_lives() -> None:
+@pytest.mark.parametrize("sync", ["always", "os"])
+def test_many_more_lives(sync: SyncPolicy) -> None:
     """The same over more seeds and more crashes each."""
-    assert violations(range(1000, 1500), lives=5) == {}
+    assert violations(range(1000, 1500), sync, lives=5) == {}
