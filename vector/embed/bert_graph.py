@@ -1,7 +1,8 @@
 """A BERT sentence encoder as an ONNX graph, straight from its weights: no torch, and the fused operators from the start.
 
 The operators of domain com.microsoft are ONNX Runtime's own (github.com/microsoft/onnxruntime, docs/ContribOperators.md); what its
-optimizer would have to find in an exported graph (attention, skip + layer norm, bias + GELU) is written down directly.
+optimizer would have to find in an exported graph (attention, bias + GELU) is written down directly. Layer norm is not: its operator
+takes four times as long on a CPU as the arithmetic it stands for (5.3 against 1.4 ms for float32[2048, 384] on one core).
 """
 
 from collections.abc import Mapping
@@ -102,12 +103,16 @@ def _dense_and_norm(
     graph: _Graph, weights: Mapping[str, Array], name: str, inputs: str, skip: str, epsilon: float
 ) -> str:
     dense = _matmul(graph, weights, f"{name}.dense", inputs)
-    parts = [
-        graph.weight(f"{name}.gamma", weights[f"{name}.LayerNorm.weight"]),
-        graph.weight(f"{name}.beta", weights[f"{name}.LayerNorm.bias"]),
-        graph.weight(f"{name}.bias", weights[f"{name}.dense.bias"]),
-    ]
-    return graph.fused("SkipLayerNormalization", [dense, skip, *parts], f"{name}.norm", epsilon=epsilon)
+    bias = graph.weight(f"{name}.bias", weights[f"{name}.dense.bias"])
+    total = graph.add("Add", [graph.add("Add", [dense, bias], f"{name}.biased"), skip], f"{name}.skipped")
+    centred = graph.add("Sub", [total, graph.add("ReduceMean", [total], f"{name}.mean", axes=[-1])], f"{name}.centred")
+    squares = graph.add("Mul", [centred, centred], f"{name}.squares")
+    variance = graph.add("ReduceMean", [squares], f"{name}.variance", axes=[-1])
+    shifted = graph.add("Add", [variance, graph.weight(f"{name}.epsilon", np.float32([epsilon]))], f"{name}.shifted")
+    scaled = graph.add("Div", [centred, graph.add("Sqrt", [shifted], f"{name}.deviation")], f"{name}.unit")
+    gamma = graph.weight(f"{name}.gamma", weights[f"{name}.LayerNorm.weight"])
+    beta = graph.weight(f"{name}.beta", weights[f"{name}.LayerNorm.bias"])
+    return graph.add("Add", [graph.add("Mul", [scaled, gamma], f"{name}.scaled"), beta], f"{name}.norm")
 
 
 def _mean(graph: _Graph, hidden: str) -> None:

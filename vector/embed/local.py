@@ -24,6 +24,8 @@ TEXTS_PER_CALL = 64
 # More characters than this never reach 256 tokens' worth of reading, and the tokenizer's time is bounded.
 CHARACTERS_READ_MAX = 32_768
 NORM_MIN = 1e-12
+# ONNX Runtime would turn the arithmetic of layer norm into operators that take four times as long (see bert_graph.py).
+SLOW_FUSIONS = ["LayerNormFusion", "SkipLayerNormFusion", "SimplifiedLayerNormFusion"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,9 @@ def _open_session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+        )
     except Exception as error:  # onnxruntime's own exceptions have no common base
         raise EmbedError(f"{path} cannot be opened: {error}") from None
 
