@@ -7,15 +7,13 @@ import struct
 from collections.abc import Callable
 
 from broker.context import RequestContext
+from broker.record_checks import record_times
 from broker.topics import Topic
-from protocol.compression import opening_fits
 from protocol.crc import crc32c
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import ProduceRequest
 from protocol.record_batch import (
-    BATCH_OVERHEAD,
     BatchHeader,
-    Compression,
     Record,
     iterate_records,
     parse_produced,
@@ -27,12 +25,9 @@ ACKS = (-1, 0, 1)
 # The one client that may write to internal topics, as in Kafka.
 ADMIN_CLIENT_ID = "__admin_client"
 NO_TIMESTAMP = -1
-# In batches of more records, and in compressed ones, the broker trusts the header: walking costs 0.2 microseconds for
-# each record, which for 100-byte records would multiply the price of a megabyte.
-WALKED_RECORDS_MAX = 8
-VARINT_BITS_MAX = 35
-# The low byte of a batch's attributes; its checksum.
-ATTRIBUTES_POSITION, CRC_POSITION = 22, 17
+INT64_MAX = 2**63 - 1
+# The low byte of a batch's attributes; its checksum; its largest timestamp.
+ATTRIBUTES_POSITION, CRC_POSITION, MAX_TIMESTAMP_POSITION = 22, 17, 35
 CODEC_MASK, LOG_APPEND_TIME, TRANSACTIONAL = 0x07, 0x08, 0x10
 
 
@@ -75,13 +70,6 @@ def check_batch(
     if batch.size > config.segment_bytes:
         raise KafkaError(ErrorCode.RECORD_LIST_TOO_LARGE)
     _check_times(config, batch, records, now_ms)
-    codec = batch.attributes & CODEC_MASK
-    if not codec:
-        if batch.record_count <= WALKED_RECORDS_MAX:
-            _check_lengths(records, batch)
-    elif codec > Compression.ZSTD or not opening_fits(codec, records[BATCH_OVERHEAD : batch.size]):
-        # Kafka's own answer to a codec that does not exist, and to a payload that the codec cannot begin to read.
-        raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
     if config.cleanup_policy != "delete" and "compact" in config.cleanup_policy:
         _refuse_where(records, lambda record: record.key is None, ErrorCode.INVALID_RECORD, "no key")
     return batch
@@ -98,6 +86,7 @@ def _check_target(context: RequestContext, request: ProduceRequest, topic: Topic
 
 
 def _check_times(config: LogConfig, batch: BatchHeader, records: memoryview, now_ms: int) -> None:
+    times = record_times(records, batch)
     if config.message_timestamp_type == "LogAppendTime":
         if batch.log_append_time:
             indexes = [*range(batch.record_count)]
@@ -105,16 +94,17 @@ def _check_times(config: LogConfig, batch: BatchHeader, records: memoryview, now
         return
     earliest = now_ms - config.message_timestamp_before_max_ms
     latest = now_ms + config.message_timestamp_after_max_ms
-    if batch.attributes & LOG_APPEND_TIME:
-        _clear_log_append_time(records, batch)
-    if batch.max_timestamp > latest or batch.base_timestamp < earliest:
-        # The header says that some time may be out of range; the records say which.
+    first, last = times or (batch.base_timestamp, batch.max_timestamp)
+    if last > latest or first < earliest:
+        # Some time may be out of range; the records say which.
         _refuse_where(
             records,
             lambda record: record.timestamp_ms != NO_TIMESTAMP and not earliest <= record.timestamp_ms <= latest,
             ErrorCode.INVALID_TIMESTAMP,
             f"a timestamp outside {earliest} to {latest}",
         )
+    if batch.attributes & LOG_APPEND_TIME or last != batch.max_timestamp:
+        _correct_header(records, batch, last)
 
 
 def _refuse_where(records: memoryview, is_wrong: Callable[[Record], bool], code: ErrorCode, message: str) -> None:
@@ -124,30 +114,11 @@ def _refuse_where(records: memoryview, is_wrong: Callable[[Record], bool], code:
         raise InvalidRecords(code, message, indexes)
 
 
-def _clear_log_append_time(records: memoryview, batch: BatchHeader) -> None:
-    """The topic keeps the producer's times, so the batch must not say that they are the broker's."""
+def _correct_header(records: memoryview, batch: BatchHeader, max_timestamp: int) -> None:
+    """The topic keeps the producer's times: the header must not say that they are the broker's, nor another largest one."""
     batch.attributes &= ~LOG_APPEND_TIME
+    batch.max_timestamp = min(max(max_timestamp, NO_TIMESTAMP), INT64_MAX)
     struct.pack_into(">h", records, ATTRIBUTES_POSITION - 1, batch.attributes)
+    struct.pack_into(">q", records, MAX_TIMESTAMP_POSITION, batch.max_timestamp)
     batch.crc = crc32c(records[ATTRIBUTES_POSITION - 1 : batch.size])
     struct.pack_into(">I", records, CRC_POSITION, batch.crc)
-
-
-def _check_lengths(records: memoryview, batch: BatchHeader) -> None:
-    """Follows the records' lengths: as many records as the header says, and nothing behind them."""
-    position = BATCH_OVERHEAD
-    try:
-        for _ in range(batch.record_count):
-            length, shift = records[position], 7
-            position += 1
-            while (
-                length >> shift and shift < VARINT_BITS_MAX
-            ):  # the last byte's highest bit says that the varint goes on
-                length = length - (1 << shift) + (records[position] << shift)
-                position += 1
-                shift += 7
-            # Zigzag: odd is negative.
-            position += -1 if length & 1 else length >> 1
-    except IndexError:
-        position = -1
-    if position != batch.size:
-        raise KafkaError(ErrorCode.INVALID_RECORD)

@@ -30,6 +30,13 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
 
 
+class ExpandsTooFar(KafkaError):
+    """A payload that is more than the limit when decompressed."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(ErrorCode.CORRUPT_MESSAGE, f"a compressed batch expands to more than {limit_bytes} bytes")
+
+
 class Compression(IntEnum):
     """Codec numbers as in the lowest three bits of a batch's attributes."""
 
@@ -49,7 +56,7 @@ def compress(codec: Compression, data: Buffer) -> bytes:
         return _compress_snappy(data)
     if codec == Compression.LZ4:
         frame = cramjam.lz4.Compressor(content_checksum=False, block_linked=False)
-        frame.compress(data)
+        frame.compress(bytes(data))  # it takes nothing else
         return bytes(frame.finish())
     if codec == Compression.ZSTD:
         return bytes(cramjam.zstd.compress(data))
@@ -57,7 +64,7 @@ def compress(codec: Compression, data: Buffer) -> bytes:
 
 
 def decompress(codec: int, data: Buffer, limit_bytes: int = MAX_DECOMPRESSED_BYTES) -> bytes:
-    """The original of `data`; raises KafkaError CORRUPT_MESSAGE for what does not fit the codec or expands too far."""
+    """The original of `data`; raises KafkaError CORRUPT_MESSAGE for what does not fit the codec, ExpandsTooFar."""
     if codec == Compression.LZ4 and not opening_fits(codec, data):
         raise _corrupt("not an LZ4 frame of independent blocks")
     try:
@@ -93,10 +100,6 @@ def _corrupt(message: str) -> KafkaError:
     return KafkaError(ErrorCode.CORRUPT_MESSAGE, message)
 
 
-def _too_large(limit_bytes: int) -> KafkaError:
-    return _corrupt(f"a compressed batch expands to more than {limit_bytes} bytes")
-
-
 def _compress_snappy(data: Buffer) -> bytes:
     blocks = [_XERIAL_HEADER]
     view = memoryview(data)
@@ -127,7 +130,7 @@ def _decompress_snappy(data: Buffer, limit_bytes: int) -> bytes:
 
 def _decompress_snappy_block(block: memoryview, limit_bytes: int) -> bytes:
     if cramjam.snappy.decompress_raw_len(block) > limit_bytes:
-        raise _too_large(limit_bytes)
+        raise ExpandsTooFar(limit_bytes)
     return bytes(cramjam.snappy.decompress_raw(block))
 
 
@@ -141,7 +144,7 @@ def _decompress_gzip(data: Buffer, limit_bytes: int) -> bytes:
         members.append(decompressor.decompress(pending, remaining + 1))
         remaining -= len(members[-1])
         if remaining < 0:
-            raise _too_large(limit_bytes)
+            raise ExpandsTooFar(limit_bytes)
         if not decompressor.eof:
             raise _corrupt("gzip data ends early")
         pending = decompressor.unused_data
@@ -162,5 +165,5 @@ def _decompress_frame(decompress_into: Callable[[Buffer, bytearray], int], data:
         else:
             return bytes(memoryview(output)[:written])
         if size == limit_bytes:
-            raise _too_large(limit_bytes)
+            raise ExpandsTooFar(limit_bytes)
         guess *= _GUESS_GROWTH

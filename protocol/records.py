@@ -181,9 +181,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 def _field(data: bytes, position: int) -> tuple[bytes | None, int]:
     size, position = _varint(data, position)
-    if size < 0:
-        if size != -1:
-            raise _invalid(f"a key or value of {size} bytes")
+    if size < 0:  # -1; Kafka takes others for it too
         return None, position
     end = position + size
     if end > len(data):
