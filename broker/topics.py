@@ -1,6 +1,6 @@
 """The broker's topics: created, changed and deleted here, durable through the metadata store, told to observers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -103,9 +103,9 @@ class Topics:
     def partition_count(self) -> int:
         return sum(len(topic.partitions) for topic in self._by_name.values())
 
-    def check_new(self, name: str, configs: Mapping[str, str | None]) -> dict[str, str]:
-        """Checks name and configs of a topic to be created; returns its overrides. Raises KafkaError."""
-        check_new_name(name, self._by_collision_key)
+    def check_new(self, name: str, configs: Mapping[str, str | None], *, beside: Container[str] = ()) -> dict[str, str]:
+        """Checks name and configs of a topic to be created, see `check_new_name`; returns its overrides. Raises KafkaError."""
+        check_new_name(name, self._by_collision_key, beside)
         overrides: dict[str, str] = {}
         for key, value in configs.items():
             if value is None:
@@ -128,13 +128,19 @@ class Topics:
     # ---- changing ----------------------------------------------------------------------------------------------
 
     def create(
-        self, name: str, partitions: int, configs: Mapping[str, str | None], *, topic_id: bytes | None = None
+        self,
+        name: str,
+        partitions: int,
+        configs: Mapping[str, str | None],
+        *,
+        topic_id: bytes | None = None,
+        beside: Container[str] = (),
     ) -> Topic:
-        """Creates a topic; durable when it returns.
+        """Creates a topic; durable when it returns. `beside`: see `check_new_name`.
 
         Raises KafkaError with Kafka's codes, KAFKA_STORAGE_ERROR when it cannot be written (nothing is left of it then).
         """
-        overrides = self.check_new(name, configs)
+        overrides = self.check_new(name, configs, beside=beside)
         if partitions < 1:
             raise KafkaError(
                 ErrorCode.INVALID_PARTITIONS, "Number of partitions was set to an invalid non-positive value."
@@ -220,6 +226,7 @@ class Topics:
         self._replace(resource_configs={**self._store.metadata.resource_configs, int(kind): changed})
         if kind is ConfigResource.BROKER:
             self.broker_defaults = BrokerDefaults(self._config, changed)
+            self.revision += 1
             for topic in self._by_name.values():
                 self._apply_configs(topic)
 

@@ -24,30 +24,33 @@ def handle(context: RequestContext, request: CreateTopicsRequest) -> CreateTopic
     times = Counter(topic.name for topic in request.topics)
     asked = {topic.name: topic for topic in request.topics}
     added = sum(max(topic.num_partitions, len(topic.assignments)) for topic in asked.values())
+    created: set[str] = set()
     results = []
     for topic in asked.values():
         try:
             check_once(times[topic.name])
             check_added(added)
-            results.append(_create(context.services, topic, request.validate_only))
+            results.append(_create(context.services, topic, created, request.validate_only))
+            created.add(topic.name)
         except KafkaError as error:
             results.append(_Result(name=topic.name, error_code=error.code, error_message=error.message))
     return CreateTopicsResponse(topics=results)
 
 
-def _create(services: Services, asked: _Asked, validate_only: bool) -> _Result:
+def _create(services: Services, asked: _Asked, beside: set[str], validate_only: bool) -> _Result:
+    """Creates the topic, or only checks it; `beside`: the topics that the request has created."""
     topics = services.topics
-    configs = topics.check_new(asked.name, {config.name: config.value for config in asked.configs})
+    configs = topics.check_new(asked.name, {config.name: config.value for config in asked.configs}, beside=beside)
     if asked.assignments:
         assignments = [(entry.partition_index, entry.broker_ids) for entry in asked.assignments]
         count = check_assignments(assignments, asked.num_partitions, asked.replication_factor, services.node_id)
     else:
         check_counts(asked.num_partitions, asked.replication_factor)
         count = services.config.num_partitions if asked.num_partitions == -1 else asked.num_partitions
-    topic_id = topics.new_topic_id() if validate_only else topics.create(asked.name, count, configs).topic_id
+    topic = None if validate_only else topics.create(asked.name, count, configs, beside=beside)
     return _Result(
         name=asked.name,
-        topic_id=topic_id,
+        topic_id=topics.new_topic_id() if topic is None else topic.topic_id,
         error_message=None,
         num_partitions=count,
         replication_factor=REPLICATION_FACTOR,

@@ -27,10 +27,12 @@ def handle(context: RequestContext, request: DescribeProducersRequest) -> Descri
 
 
 def _described(services: Services, name: str, number: int) -> _Partition:
-    if not valid_name(name):
-        return _Partition(partition_index=number, error_code=ErrorCode.INVALID_TOPIC_EXCEPTION, error_message=None)
+    topic = services.topics.get(name)
+    if topic is None:
+        code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if valid_name(name) else ErrorCode.INVALID_TOPIC_EXCEPTION
+        return _Partition(partition_index=number, error_code=code, error_message=code.text)
     try:
-        log = services.topics.log(name, number)
+        log = topic.partition(number)
     except KafkaError as error:
         return _Partition(partition_index=number, error_code=error.code, error_message=None)
     return _Partition(
