@@ -416,7 +416,10 @@ class PartitionLog:
         return None
 
     def max_timestamp(self) -> tuple[int, int, int] | None:
-        """(offset, timestamp, leader epoch) of the first record with the largest timestamp; None if the log is empty."""
+        """(offset, timestamp, leader epoch) of the first record with the largest timestamp; None if the log is empty.
+
+        The record may lie below the log start while its batch is still stored, as in Kafka.
+        """
         best: memoryview | None = None
         largest = -1
         for segment in self.segments:
@@ -431,15 +434,14 @@ class PartitionLog:
             best = self._tail_batch(timestamps.index(max(timestamps)))
         if best is None:
             return None
-        records = list(self._records(best))
-        if not records:
-            return None
+        records = list(iterate_records(best))
         # The header may promise a time that none of its records has.
         time = max(record.timestamp_ms for record in records)
         # The largest LogAppendTime is every record's: Kafka answers with the batch's last one.
-        stamped = BatchHeader(best).log_append_time
-        offset = next(record.offset for record in (records[-1:] if stamped else records) if record.timestamp_ms == time)
-        return offset, time, self.epochs.epoch_of(offset)
+        header = BatchHeader(best)
+        candidates = records[-1:] if header.log_append_time else records
+        offset = next(record.offset for record in candidates if record.timestamp_ms == time)
+        return offset, time, header.leader_epoch
 
     def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
         """(epoch, end offset) for OffsetForLeaderEpoch; (-1, -1) if unknown."""
