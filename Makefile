@@ -61,8 +61,10 @@ oracle: $(READY) ## Apache Kafka's recorded answers against the broker
 crash: $(READY) ## kill -9 under load, 30 rounds: nothing acked is lost, doubled or reordered
 	@$(BIN)/python -m tests.crash --rounds $${ROUNDS:-30}
 
-fuzz: $(READY) ## arbitrary bytes against the codec and a running broker
-	@$(BIN)/python -m pytest tests/unit/protocol tests/integration -q -k "arbitrary or random_bytes or malformed" --hypothesis-profile=fuzz
+fuzz: $(READY) ## arbitrary bytes against the codec and a running broker, ROUNDS rounds of new seeds
+	@for seed in $$(seq 1 $${ROUNDS:-10}); do \
+	  $(BIN)/python -m pytest tests/unit/protocol tests/integration/test_wire.py -q -k "arbitrary or random_bytes or malformed" \
+	    --hypothesis-seed=$$(date +%N)$$seed || exit 1; done
 
 bench: $(READY) $(MODEL) ## throughput, latency, freshness, embedding and recall
 	@$(BIN)/python -m benchmarks
