@@ -97,6 +97,7 @@ class WriteBehind:
         """In the WAL only."""
         self._checkpoint_bytes = 0
         self._checkpoint_time = self._sync_time = clock.monotonic()
+        self._deadline = math.inf
         self.disk_full: OSError | None = None
 
     @property
@@ -163,6 +164,10 @@ class WriteBehind:
         if problem is not None:
             raise problem
 
+    def finish_by(self, deadline: float) -> None:
+        """From `deadline` on (monotonic, s) rounds stop where they are: the WAL is synced and holds the rest."""
+        self._deadline = deadline
+
     def remove_log(self, log: PartitionLog) -> None:
         """Remove a deleted log's files; its deletion is durable in the WAL."""
         directory = log.directory
@@ -206,6 +211,9 @@ class WriteBehind:
     def _next_slice(self) -> None:
         current = self._round
         if current is None or self._services.wal.failed is not None:
+            return
+        if self._clock.monotonic() >= self._deadline:
+            self._end_round()
             return
         if not current.queue:
             if current.checkpoint:
@@ -298,7 +306,8 @@ class WriteBehind:
 
     def _end_round(self) -> None:
         self._round = None
-        self._prepare_spare()
+        if self._deadline == math.inf:
+            self._prepare_spare()
         if not self._dirty:
             self._backlog_bytes = 0
         if self._wanted is not None:

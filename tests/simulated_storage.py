@@ -386,8 +386,11 @@ class ManualClock:
 
     def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
         self.now_ms = now_ms
+        self.step_ms = 0
+        """What looking at it takes: a slow machine."""
 
     def monotonic(self) -> float:
+        self.now_ms += self.step_ms
         return self.now_ms / 1000
 
     def time_ms(self) -> int:

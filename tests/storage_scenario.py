@@ -100,7 +100,9 @@ class Scenario:
 
     def stop(self) -> None:
         assert self.manager is not None
+        self.clock.step_ms = self.chance.choice([0, 300])
         self.manager.close()
+        self.clock.step_ms = 0
         for model in self.logs:
             model.acked_end = max(model.acked_end, len(model.values))
         self.manager = None

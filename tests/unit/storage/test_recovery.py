@@ -2,7 +2,7 @@
 
 from storage.check import check_directory
 from storage.config import LogConfig
-from tests.storage_world import DIRECTORY, World
+from tests.storage_world import DIRECTORY, TOPIC, World
 
 
 def test_what_a_power_failure_takes_under_os_is_said_once() -> None:
@@ -76,6 +76,28 @@ def test_a_stale_wal_file_is_discarded() -> None:
     world.disk.kill()
     world.open()
     assert world.values() == [b"synced", b"new"]
+
+
+def test_a_stop_that_takes_too_long_leaves_the_rest_to_the_next_start() -> None:
+    """2,000 dirty partitions on a busy machine: acknowledged is in the WAL, and that is enough."""
+    world = World()
+    for partition in range(1, 300):
+        world.manager.create_log(TOPIC, "t", partition, world.log_config)
+    for log in list(world.manager.logs()):
+        world.log = log
+        world.append(b"value")
+        world.manager.commit()
+    world.settle()
+    world.clock.step_ms = 400
+    world.manager.close()
+    assert 0 < len(_segments(world)) < 300
+    world.disk.lose_power()
+    world.clock.step_ms = 0
+    world.open()
+    assert {log.high_watermark for log in world.manager.logs()} == {1}
+    world.manager.close()
+    assert len(_segments(world)) == 300
+    assert check_directory(DIRECTORY, world.disk) == []
 
 
 def _segments(world: World) -> list[str]:
