@@ -5,23 +5,35 @@ every record must take as many bytes as its length says, offset deltas are overw
 lengths are skipped unread, but offset deltas must count up from 0.
 """
 
+from functools import lru_cache
+
 from protocol.errors import ErrorCode, KafkaError
-from protocol.wire import Buffer
+from protocol.wire import Buffer, unsigned_varint
 
 _INT32_BITS = 32
 _INT64_BITS = 64
+_LONE_BYTES_MIN, _LONE_BYTES_MAX = 8, 2048
 
 
 class _LongVarint(ValueError):
     """A varint of more bytes than its type has room for."""
 
 
-def walk_plain(data: Buffer, count: int) -> tuple[int, int]:
+def walk_plain(data: memoryview, count: int) -> tuple[int, int]:
     """(smallest, largest) timestamp delta of the `count` records that fill `data`, the payload of a plain batch.
 
     Raises KafkaError INVALID_RECORD for anything but `count` whole records, UNKNOWN_SERVER_ERROR, as Kafka does, for a
-    length that is no int32. Varints of one byte are read in line; most are.
+    length that is no int32.
     """
+    if count == 1 and _LONE_BYTES_MIN <= len(data) <= _LONE_BYTES_MAX:
+        opening = _opening_of_lone_value(len(data))
+        if data[: len(opening)].tobytes() == opening and not data[-1]:
+            return 0, 0
+    return _walk_plain(data, count)
+
+
+def _walk_plain(data: memoryview, count: int) -> tuple[int, int]:
+    """Varints of one byte are read in line; most are."""
     position = smallest = largest = 0
     try:
         for index in range(count):
@@ -71,6 +83,23 @@ def walk_compressed(data: Buffer, count: int) -> tuple[int, int]:
         raise _invalid("the records are cut or malformed") from error
     _check_end(data, position, count)
     return min(deltas), max(deltas)
+
+
+@lru_cache(maxsize=_LONE_BYTES_MAX)
+def _opening_of_lone_value(size: int) -> bytes:
+    """How `size` bytes begin that are one record without key and headers, at the batch's own time; they end with a zero byte.
+
+    Their number says it all. Many small producers send such records: comparing takes a third of the time of walking.
+    """
+    body = size - 1
+    while body + len(unsigned_varint(body << 1)) > size:
+        body -= 1
+    value = body - 6
+    while value + len(unsigned_varint(value << 1)) > body - 5:
+        value -= 1
+    opening = unsigned_varint(body << 1) + b"\0\0\0\1" + unsigned_varint(value << 1)
+    fits = len(opening) + value + 1 == size
+    return opening if fits else bytes(size + 1)  # which nothing of that size begins with
 
 
 def _check_end(data: Buffer, position: int, count: int) -> None:

@@ -1,6 +1,7 @@
 """Walking records: the same records as the reader finds, and a code of Kafka's for everything else."""
 
 import struct
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from protocol.compression import Compression
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import BATCH_OVERHEAD, Record, build_batch, iterate_records
-from protocol.record_walk import walk_compressed, walk_plain
+from protocol.record_walk import _walk_plain, walk_compressed, walk_plain
 
 TIME = 1_700_000_000_000
 FIELDS = st.one_of(st.none(), st.binary(max_size=200))
@@ -19,7 +20,15 @@ RECORDS = st.lists(
     min_size=1,
     max_size=12,
 )
+Walk = Callable[[memoryview, int], tuple[int, int]]
 WALKS = pytest.mark.parametrize("walk", [walk_plain, walk_compressed])
+
+
+def outcome(walk: Walk, data: memoryview) -> object:
+    try:
+        return walk(data, 1)
+    except KafkaError as error:
+        return error.code
 
 
 def payload(*records: Record) -> bytes:
@@ -38,7 +47,7 @@ def test_another_count_is_refused(records: list[Record], count: int) -> None:
     for walk in (walk_plain, walk_compressed):
         if count != len(records):
             with pytest.raises(KafkaError) as caught:
-                walk(payload(*records), count)
+                walk(memoryview(payload(*records)), count)
             assert caught.value.code == ErrorCode.INVALID_RECORD
 
 
@@ -58,12 +67,23 @@ def test_damage_is_refused_or_readable(records: list[Record], data: st.DataObjec
     assert refused.code in (ErrorCode.INVALID_RECORD, ErrorCode.UNKNOWN_SERVER_ERROR)
 
 
+@pytest.mark.parametrize("value_bytes", [*range(200), *range(8180, 8200), *range(2020, 2050)])
+def test_lone_values_of_every_size(value_bytes: int) -> None:
+    """Their shortcut says what the walk says: one record without key and headers, nothing else."""
+    good = payload(Record(0, TIME, None, b"x" * value_bytes))
+    assert walk_plain(memoryview(good), 1) == walk_compressed(good, 1) == (0, 0)
+    for position in (*range(min(9, len(good))), len(good) - 1):
+        for byte in (0, 1, 2, 0x7F, 0x80, 0xFF):
+            damaged = memoryview(good[:position] + bytes([byte]) + good[position + 1 :])
+            assert outcome(walk_plain, damaged) == outcome(_walk_plain, damaged)
+
+
 @WALKS
 @given(data=st.binary(max_size=60), count=st.integers(1, 5))
-def test_arbitrary_bytes(walk: type[walk_plain], data: bytes, count: int) -> None:
+def test_arbitrary_bytes(walk: Walk, data: bytes, count: int) -> None:
     code = None
     try:
-        walk(data, count)
+        walk(memoryview(data), count)
     except KafkaError as error:
         code = error.code
     assert code in (None, ErrorCode.INVALID_RECORD, ErrorCode.UNKNOWN_SERVER_ERROR)
@@ -74,10 +94,10 @@ def test_what_only_one_kind_of_batch_may_have() -> None:
     one = payload(Record(0, TIME, b"k", b"v"))
     longer = bytes([one[0] + 2]) + one[1:]
     with pytest.raises(KafkaError):
-        walk_plain(longer, 1)
+        walk_plain(memoryview(longer), 1)
     assert walk_compressed(longer, 1) == (0, 0)
     shifted = one[:3] + b"\x0a" + one[4:]  # offset delta 5
-    assert walk_plain(shifted, 1) == (0, 0)
+    assert walk_plain(memoryview(shifted), 1) == (0, 0)
     with pytest.raises(KafkaError) as caught:
         walk_compressed(shifted, 1)
     assert caught.value.code == ErrorCode.UNKNOWN_SERVER_ERROR
