@@ -218,7 +218,13 @@ class OsFile:
 
     def close(self) -> None:
         """Close the descriptor; a mapping stays valid."""
-        os.close(self.descriptor)
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        """A cold read that nobody loads (a long poll that goes on waiting) leaves its duplicate to this."""
+        self.close()
 
 
 class OsFileSystem:
