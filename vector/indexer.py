@@ -4,7 +4,6 @@ indexed + skipped + failed = records below `indexed_offset`, at every moment (de
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -14,6 +13,7 @@ from vector.embed.scheduler import EmbedScheduler
 from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
 from vector.index.scoring import storable
+from vector.lag import LagClock
 from vector.prepare import Stretch, stretches
 from vector.threads import WorkerThreads
 
@@ -25,7 +25,6 @@ BACKLOG_WAIT_S = 0.2
 # Measured with one producer, one record at a time: the median round trip is 1.9 times as long without, as long as ever with it.
 READ_INTERVAL_S = 0.005
 SMALL_READ_BYTES = 16 * 1024
-MARKS_MAX = 256
 Result = TypeVar("Result")
 
 
@@ -80,13 +79,12 @@ class PartitionIndexer:
         known_elsewhere: Callable[[list[bytes]], dict[bytes, Float32]],
         on_progress: Callable[[], None],
         state: LogState,
+        lag: LagClock,
     ) -> None:
         self.place = place
         self.index = index
         self.state = state
-        self.indexed_offset = index.indexed_offset
-        self.texts_known = 0
-        """Records whose text needed no embedding."""
+        self._lag = lag
         self._source = source
         self._scheduler = scheduler
         self._threads = threads
@@ -95,7 +93,6 @@ class PartitionIndexer:
         self._on_progress = on_progress
         self._bell = asyncio.Event()
         self._bell.set()
-        self._marks: deque[tuple[int, float]] = deque()
         self._checkpoint_due: float | None = None
         self._followed_log_start = -1
         self._read_not_before = 0.0
@@ -104,19 +101,12 @@ class PartitionIndexer:
 
     def ring(self, state: LogState) -> None:
         """The log has moved."""
-        if state.last_stable_offset > max(self.state.last_stable_offset, self.indexed_offset):
-            if len(self._marks) >= MARKS_MAX:
-                self._marks = deque(list(self._marks)[::2])
-            self._marks.append((state.last_stable_offset, asyncio.get_running_loop().time()))
-        self.state = state
+        self._learn(state)
         self._bell.set()
 
-    @property
-    def lag_ms(self) -> int:
-        """For how long the oldest record that is not indexed has been there; 0 when all are."""
-        while self._marks and self._marks[0][0] <= self.indexed_offset:
-            self._marks.popleft()
-        return int((asyncio.get_running_loop().time() - self._marks[0][1]) * 1000) if self._marks else 0
+    def _learn(self, state: LogState) -> None:
+        self._lag.saw(state.last_stable_offset)
+        self.state = state
 
     # The loop
 
@@ -126,6 +116,7 @@ class PartitionIndexer:
             await self._wait()
             if self.state.log_start_offset > self._followed_log_start:
                 await self._in_index_thread(self._follow_log_start, self.state.log_start_offset)
+                self._advance()
             if self.index.backlogged:
                 await asyncio.sleep(BACKLOG_WAIT_S)
                 self._bell.set()
@@ -134,7 +125,7 @@ class PartitionIndexer:
             run = await self._source.read(
                 self.place.topic_id, self.place.partition, self.index.indexed_offset, READ_BYTES_MAX
             )
-            self.state = run.state
+            self._learn(run.state)
             if len(run.batches) < SMALL_READ_BYTES:
                 self._read_not_before = asyncio.get_running_loop().time() + READ_INTERVAL_S
             if run.next_offset < self.index.indexed_offset:
@@ -171,7 +162,6 @@ class PartitionIndexer:
                 return
             stretch, vectors = prepared
             new = {content: text for content, text in stretch.texts.items() if content not in vectors}
-            self.texts_known += len(stretch.hashes) - len(new)
             if new:
                 embedded = await self._scheduler.vectors(new)
                 vectors.update((content, vector) for content, vector in embedded.items() if vector is not None)
@@ -181,7 +171,6 @@ class PartitionIndexer:
                 await self.checkpoint()
 
     def _advance(self) -> None:
-        self.indexed_offset = self.index.indexed_offset
         if self._checkpoint_due is None:
             self._checkpoint_due = asyncio.get_running_loop().time() + CHECKPOINT_INTERVAL_S
         self._on_progress()

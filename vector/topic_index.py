@@ -17,6 +17,7 @@ from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
 from vector.index.settings import IndexSettings
 from vector.indexer import LogSource, LogState, PartitionIndexer, PartitionPlace
+from vector.lag import LagClock
 from vector.models import Models
 from vector.threads import WorkerThreads
 
@@ -69,6 +70,7 @@ class TopicIndex:
         self.indexers: dict[int, PartitionIndexer] = {}
         self.trouble: str | None = None
         self._parts = parts
+        self._lags: dict[int, LagClock] = {}
         self._waiters: set[_Waiter] = set()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._opening: asyncio.Task[None] | None = None
@@ -80,7 +82,13 @@ class TopicIndex:
 
     def start(self) -> None:
         """Begins to open and index, in the background."""
+        self._follow(self.assignment.states)
         self._opening = asyncio.get_running_loop().create_task(self._open())
+
+    def _follow(self, states: Mapping[int, LogState]) -> None:
+        for partition, state in states.items():
+            clock = self._lags.setdefault(partition, LagClock(asyncio.get_running_loop().time))
+            clock.saw(state.last_stable_offset)
 
     async def _open(self) -> None:
         config, model = self.assignment.config, self.assignment.model
@@ -137,6 +145,7 @@ class TopicIndex:
     def add_partitions(self, states: Mapping[int, LogState]) -> None:
         """The topic has grown."""
         self.assignment.states.update(states)
+        self._follow(states)
         if self._opening is not None and self._opening.done() and self.generation is not None:
             self._opening = asyncio.get_running_loop().create_task(self._add(list(states), self.generation))
 
@@ -158,6 +167,7 @@ class TopicIndex:
             known_elsewhere=lambda hashes: self._known_elsewhere(partition, hashes),
             on_progress=self._progress,
             state=self.assignment.states[partition],
+            lag=self._lags[partition],
         )
         self.indexers[partition] = indexer
         self._tasks[partition] = asyncio.get_running_loop().create_task(self._keep_indexing(indexer))
@@ -189,7 +199,10 @@ class TopicIndex:
 
     def ring(self, partition: int, state: LogState) -> None:
         """A partition's log has moved."""
+        if partition not in self.assignment.states:
+            return  # the call that adds it waits for its turn; its indexer reads at once and learns where the log is
         self.assignment.states[partition] = state
+        self._follow({partition: state})
         indexer = self.indexers.get(partition)
         if indexer is not None:
             indexer.ring(state)
@@ -198,6 +211,11 @@ class TopicIndex:
         """Exclusive; -1 while the partition's index is not open."""
         index = self.indexes.get(partition)
         return -1 if index is None else index.indexed_offset
+
+    def lag_ms(self, partition: int) -> int:
+        """For how long the oldest committed record that is not indexed has been there; 0 when all are, or the index is not open."""
+        index = self.indexes.get(partition)
+        return 0 if index is None else self._lags[partition].lag_ms(index.indexed_offset)
 
     def behind(self, offsets: Mapping[int, int]) -> bool:
         """Whether a partition has not been indexed up to its offset."""
@@ -242,10 +260,9 @@ class TopicIndex:
         }
 
     def _partition_status(self, partition: int) -> dict[str, Any]:
-        index, indexer = self.indexes.get(partition), self.indexers.get(partition)
-        if index is None:
-            return {"indexed_offset": -1, "lag_ms": 0}
-        return {**index.status(), "lag_ms": indexer.lag_ms if indexer else 0}
+        index = self.indexes.get(partition)
+        known = {"indexed_offset": -1} if index is None else index.status()
+        return {**known, "lag_ms": self.lag_ms(partition)}
 
     async def close(self) -> None:
         """Stops indexing and closes the indexes, with a checkpoint."""

@@ -86,10 +86,9 @@ class TopicSearch:
         states = {}
         for wanted in message["partitions"]:
             partition = wanted["partition"]
-            index, indexer = self._topic.indexes.get(partition), self._topic.indexers.get(partition)
+            index = self._topic.indexes.get(partition)
             failed = index.counts.failed if index else 0
-            lag_ms = indexer.lag_ms if indexer else 0
-            states[partition] = (self._topic.indexed_offset(partition), lag_ms, failed)
+            states[partition] = (self._topic.indexed_offset(partition), self._topic.lag_ms(partition), failed)
         return states
 
     # Query vectors

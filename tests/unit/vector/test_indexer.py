@@ -23,6 +23,7 @@ from vector.index.partition_index import PartitionIndex
 from vector.index.query import IndexQuery
 from vector.index.settings import IndexSettings
 from vector.indexer import LogRun, LogState, PartitionIndexer, PartitionPlace
+from vector.lag import MARKS_MAX, LagClock
 from vector.threads import WorkerThreads
 
 DIMENSIONS = 16
@@ -93,6 +94,8 @@ class Partition:
         self.index = PartitionIndex.open(directory, IndexSettings(DIMENSIONS, growing_rows_max=16))
         self.builder = Builder(self.threads.post_to_index)
         self.moved = asyncio.Event()
+        self.now = 0.0
+        self.lag = LagClock(lambda: self.now)
         self.indexer = PartitionIndexer(
             PartitionPlace(TOPIC_ID, 0, "value", "truncate"),
             self.index,
@@ -103,6 +106,7 @@ class Partition:
             known_elsewhere=lambda hashes: {},
             on_progress=self.moved.set,
             state=log.state,
+            lag=self.lag,
         )
 
     async def index_until(self, offset: int) -> None:
@@ -251,3 +255,38 @@ async def test_queries_and_fresh_records_go_ahead_of_a_backlog() -> None:
     await backlog
     assert embedder.calls[2] == ("passage", ["fresh", "old 2"])
     scheduler.close()
+
+
+async def test_lag_counts_records_that_no_bell_announced(tmp_path: Path) -> None:
+    """4,800 records arrived between two reads, and lag_ms stayed 0 until they were indexed."""
+    log = FakeLog([[b"one"], [b"two"]])
+    log.state = LogState(0, 0, 0)
+    embedder = SlowEmbedder()
+    scheduler = EmbedScheduler(embedder)
+    partition = Partition(tmp_path, log, scheduler)
+    lag = partition.lag
+    assert lag.lag_ms(0) == 0
+    log.state = LogState(0, 2, 2)  # the indexer's first read learns of it
+    task = asyncio.create_task(partition.indexer.run())
+    await asyncio.to_thread(embedder.started.wait, 20)
+    partition.now = 3.0
+    assert lag.lag_ms(partition.index.indexed_offset) == 3000
+    embedder.go.set()
+    while partition.index.indexed_offset < 2:
+        await asyncio.sleep(0.001)
+    assert lag.lag_ms(partition.index.indexed_offset) == 0
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    partition.close()
+    scheduler.close()
+
+
+def test_lag_marks_are_bounded_and_the_oldest_stays() -> None:
+    now = [0.0]
+    clock = LagClock(lambda: now[0])
+    for end in range(1, 10 * MARKS_MAX):
+        now[0] = float(end)
+        clock.saw(end)
+    assert len(clock._marks) <= MARKS_MAX
+    assert clock.lag_ms(0) == (10 * MARKS_MAX - 2) * 1000
+    assert clock.lag_ms(10 * MARKS_MAX) == 0
