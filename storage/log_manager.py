@@ -1,5 +1,6 @@
 """All logs of one data directory: opening and recovery, creating and deleting, commit, retention, checkpoint, closing."""
 
+import contextlib
 import queue
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -144,9 +145,11 @@ class LogManager:
             self._unmaintained = list(self._logs.values())
         logs = self._unmaintained[-MAINTAINED_LOGS:]
         del self._unmaintained[-MAINTAINED_LOGS:]
-        for log in logs:
-            if log.segments and not log.flushing and not log.deleted:
-                self._maintain_log(log, now_ms)
+        # Without room in the WAL a new log start waits. What makes room, and notices it, must go on.
+        with contextlib.suppress(KafkaError):
+            for log in logs:
+                if log.segments and not log.flushing and not log.deleted:
+                    self._maintain_log(log, now_ms)
         self._write_behind.tick()
         self._check_space()
 

@@ -1,11 +1,14 @@
 """Logs over the simulated disk: durability, failure, space, time, producers, retention."""
 
+import dataclasses
+
 import pytest
 
 from protocol.errors import ErrorCode, KafkaError
 from storage.check import check_directory
 from storage.config import LogConfig
 from storage.errors import CorruptStorage, DirectoryLocked, OffsetOutOfRange
+from storage.wal import Wal
 from tests.storage_world import DIRECTORY, World
 
 
@@ -81,6 +84,32 @@ def test_a_full_disk_refuses_appends_and_recovers() -> None:
     assert world.values()[-1] == b"after"
     world.manager.close()
     assert check_directory(DIRECTORY, world.disk) == []
+
+
+def test_retention_without_room_in_the_wal_does_not_stop_what_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new log start is refused like an append; free space is looked at all the same, and checkpoints go on."""
+    world = World(LogConfig(retention_ms=1000), flush_bytes=1 << 30)
+    world.write(b"old")
+    world.flush()
+    world.clock.now_ms += 60_000
+    add = Wal.add
+    monkeypatch.setattr(Wal, "add", _refuse)
+    world.disk.capacity = 0
+    world.manager._config = dataclasses.replace(world.config, min_free_bytes=1)
+    world.manager.maintain()
+    monkeypatch.setattr(Wal, "add", add)
+    with pytest.raises(KafkaError) as refused:
+        world.append(b"new")
+    assert refused.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert world.log.log_start_offset == 0
+    world.disk.capacity = 1 << 40
+    world.manager.maintain()
+    assert world.log.log_start_offset == 1
+    world.write(b"new")
+
+
+def _refuse(*_: object) -> None:
+    raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "the WAL is full")
 
 
 def test_below_the_reserve_appends_are_refused() -> None:
