@@ -4,6 +4,7 @@ Every change is appended to the journal in the turn in which it happens, and no 
 durable. At start the journal is replayed: members go on heartbeating with the same generation after a kill -9.
 """
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -380,6 +381,7 @@ class GroupCoordinator:
 
     def _maintain(self) -> None:
         """Every `offsets.retention.check.interval.ms`: expires offsets, drops groups that hold nothing, bounds the log."""
+        self._schedule_maintenance()
         now_ms, retention_ms = self._clock.time_ms(), self._config.offsets_retention_minutes * 60_000
         for entry in list(self._entries.values()):
             group = entry.group
@@ -387,10 +389,13 @@ class GroupCoordinator:
             self._write(entry, [OffsetRecord(group.group_id, topic, partition, None) for topic, partition in expired])
             if not entry.offsets and group.state is GroupState.EMPTY and not group.roster.pending_join:
                 self._delete(entry)
-        for partition_log, offset, sequence in self._journal.rewrite(self._live_records()):
-            self._logs.when_durable(sequence, partial(_forget_before, partition_log, offset))
+        try:
+            for partition_log, offset, sequence in self._journal.rewrite(self._live_records()):
+                self._logs.when_durable(sequence, partial(_forget_before, partition_log, offset))
+        except KafkaError as error:
+            # What has been rewritten stands beside the old records until the next time: only space is lost.
+            logger.warning("group records not rewritten", error=str(error))
         self._logs.commit()
-        self._schedule_maintenance()
 
     def _schedule_maintenance(self) -> None:
         interval_s = self._config.offsets_retention_check_interval_ms / 1000
@@ -406,7 +411,9 @@ class GroupCoordinator:
 
 def _forget_before(partition_log: PartitionLog, offset: int, failure: Exception | None) -> None:
     if failure is None and offset <= partition_log.high_watermark:
-        partition_log.delete_records_before(offset)
+        # Refused by a full disk, it waits for the next rewrite; the WAL, which calls this, must not hear of it.
+        with contextlib.suppress(KafkaError):
+            partition_log.delete_records_before(offset)
 
 
 def _take_up(entry: GroupEntry, record: CoordinatorRecord) -> None:

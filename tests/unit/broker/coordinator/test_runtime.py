@@ -11,6 +11,7 @@ from broker.coordinator.group_state import GroupState
 from broker.coordinator.journal import OFFSETS_TOPIC
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import LeaveGroupRequest
+from storage.log import PartitionLog
 from tests.unit.broker.coordinator.simulation import value
 from tests.unit.broker.coordinator.world import World
 
@@ -148,9 +149,31 @@ def test_old_records_are_dropped(worlds, tmp_path, monkeypatch) -> None:
     for _ in range(CHECK_MS // 5000):
         world.pass_time(5000)
         world.heartbeat("g", member)
-    held = sum(log.log_end_offset - log.log_start_offset for log in world.topics.get(OFFSETS_TOPIC).partitions)
-    assert held < 20
+    assert _held(world) < 20
     assert restarted(worlds, tmp_path).state() == world.state()
+
+
+@pytest.mark.parametrize("refused", ["append", "delete_records_before"])
+def test_a_refusing_log_does_not_end_the_retention_of_offsets(worlds, monkeypatch, refused) -> None:
+    """A full disk stops one rewrite of the journal, neither the maintenance after it nor the acks that wait with it."""
+    world = worlds[0]
+    monkeypatch.setattr(journal, "REWRITE_RECORDS_MIN", 20)
+    for offset in range(200):
+        world.commit("g", "t", 0, offset)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "full")
+
+    with monkeypatch.context() as full:
+        full.setattr(PartitionLog, refused, refuse)
+        world.pass_time(CHECK_MS)
+    assert _held(world) >= 200
+    world.pass_time(CHECK_MS)
+    assert _held(world) < 20
+
+
+def _held(world) -> int:
+    return sum(log.log_end_offset - log.log_start_offset for log in world.topics.get(OFFSETS_TOPIC).partitions)
 
 
 def test_a_refusing_log_changes_no_offsets(worlds) -> None:
