@@ -146,9 +146,9 @@ class Broker:
 
     def _maintain(self) -> None:
         """Retention, rolling by time and the like, every few seconds."""
+        # First of all, so that one failure, which the loop's handler logs, is not the end of all maintenance.
+        self._maintenance = asyncio.get_running_loop().call_later(MAINTENANCE_INTERVAL_S, self._maintain)
         self.services.logs.maintain()
-        loop = asyncio.get_running_loop()
-        self._maintenance = loop.call_later(MAINTENANCE_INTERVAL_S, self._maintain)
 
     def _fail(self, error: Exception) -> None:
         """The disk failed: nothing may be acknowledged any more, so the process ends."""
