@@ -26,6 +26,7 @@ from broker.search.metrics import SearchCollector
 from broker.search.service import SearchService
 from broker.services import Services
 from broker.topics import Topics
+from broker.usual_produce import usual_produces
 from storage.clock import SystemClock
 from storage.config import StorageConfig
 from storage.file_system import OsFileSystem
@@ -122,7 +123,7 @@ class Broker:
 
     async def _listen(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
         config, loop = self.config, asyncio.get_running_loop()
-        self._dispatcher = Dispatcher(services, load_handlers(), loop)
+        self._dispatcher = Dispatcher(services, load_handlers(), loop, usual_produces(services))
         self._listener = KafkaListener(
             loop,
             self._dispatcher,

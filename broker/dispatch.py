@@ -2,9 +2,10 @@
 
 import asyncio
 import struct
-from collections.abc import Mapping, Sequence
-from types import CoroutineType
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import CoroutineType, MappingProxyType
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -26,6 +27,9 @@ _RESPONSE_HEADER = struct.Struct(">ii")
 CLIENT_ID_LENGTH_POSITION = 8
 CORRELATION_ID_BYTES = 4
 
+Shortcut: TypeAlias = Callable[[memoryview, int, Client, Callable[[], None] | None], bool]
+"""Takes a request (frame, correlation id, client, what to call once it is answered) past the codec, or leaves it: False."""
+
 logger = structlog.get_logger(__name__)
 
 
@@ -33,10 +37,12 @@ class _Route:
     """What dispatch needs of one (API, version), looked up once."""
 
     __slots__ = (
-        "decode", "encode", "handle", "has_error_code", "key", "name", "overlapping", "response_header", "version",
+        "decode", "encode", "handle", "has_error_code", "key", "name", "overlapping", "response_header", "shortcut",
+        "version",
     )  # fmt: skip
 
-    def __init__(self, api: Api, version: int) -> None:
+    def __init__(self, api: Api, version: int, shortcut: Shortcut | None = None) -> None:
+        self.shortcut = shortcut
         self.key = int(api.key)
         self.name = api.key.name
         self.handle = api.handle
@@ -82,9 +88,17 @@ class _Pending(PendingResponse):
 class Dispatcher:
     """Decodes requests, calls their handlers, encodes responses."""
 
-    def __init__(self, services: Services, apis: Mapping[int, Api], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        services: Services,
+        apis: Mapping[int, Api],
+        loop: asyncio.AbstractEventLoop,
+        shortcuts: Mapping[tuple[int, int], Shortcut] = MappingProxyType({}),
+    ) -> None:
+        """`shortcuts` by API key and version."""
         self._services = services
         self._apis = apis
+        self._shortcuts = shortcuts
         self._loop = loop
         self._metrics = services.metrics
         self._routes: dict[int, _Route] = {}
@@ -100,6 +114,11 @@ class Dispatcher:
                 return
             count = self._metrics.requests[key] = self._metrics.requests[key] + 1
             started = 0.0 if count % LATENCY_SAMPLE_EVERY else self._loop.time()
+            shortcut = route.shortcut
+            if shortcut is not None and shortcut(
+                frame, correlation_id, client, partial(self.observe, route, started) if started else None
+            ):
+                return
             head = client.request_head
             if (
                 head is None
@@ -190,7 +209,8 @@ class Dispatcher:
             if key == ApiKey.API_VERSIONS:
                 return None
             raise CloseConnection(f"unsupported {api.key.name} v{version}")
-        route = self._routes[key << 16 | version & 0xFFFF] = _Route(api, version)
+        route = _Route(api, version, self._shortcuts.get((key, version)))
+        self._routes[key << 16 | version & 0xFFFF] = route
         return route
 
     def _send_unsupported_version(self, frame: memoryview, correlation_id: int, client: Client) -> None:

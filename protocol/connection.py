@@ -151,6 +151,11 @@ class ServerConnection:
     def has_pending(self) -> bool:
         return bool(self._pending)
 
+    @property
+    def last_pending(self) -> PendingResponse | None:
+        """The response that was queued last, unless it is sent already."""
+        return self._pending[-1] if self._pending else None
+
     def admits(self, overlapping: bool) -> bool:
         """Whether the next request may be handled now.
 

@@ -5,28 +5,32 @@ the generic decoder; the encoder takes responses without errors likewise. A prop
 """
 
 import struct
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from protocol.decoder import Decode
 from protocol.encoder import Encode
-from protocol.messages import Message, ProduceRequest
+from protocol.errors import ErrorCode
+from protocol.messages import Message, ProduceRequest, ProduceResponse
 from protocol.wire import Buffer, long_varint, unsigned_varint
 
 FLEXIBLE_VERSIONS = range(9, 14)
-_FIRST_WITH_TOPIC_IDS = 13
+FIRST_WITH_TOPIC_IDS = 13
 _FIRST_WITH_LEADERS = 10
 
 _START = struct.Struct(">xhiB").unpack_from  # null transactional id, acks, timeout, topics
 _PARTITION = struct.Struct(">iB").unpack_from  # index, first byte of the records' length
 _RESPONSE_PARTITION = struct.Struct(">ihqqqBBx").pack
 _RESPONSE_END = struct.Struct(">ix").pack
+_FAILURE = struct.Struct(">hq")  # error code, base offset
+_OFFSETS_BYTES, _TAIL_BYTES = 24, 9
 _UUID_BYTES = 16
 _ZERO_UUID = bytes(_UUID_BYTES)
 
 
 def decoder(version: int, generic: Decode) -> Decode:
     """The request decoder of a flexible version; `generic` decodes what is unusual."""
-    by_id = version >= _FIRST_WITH_TOPIC_IDS
+    by_id = version >= FIRST_WITH_TOPIC_IDS
     new: Any = object.__new__
     topic_class = ProduceRequest.TopicProduceData
 
@@ -97,7 +101,7 @@ def _partitions(topic: Any, data: memoryview, position: int) -> int:
 
 def encoder(version: int, generic: Encode) -> Encode:
     """The response encoder of a flexible version; `generic` encodes responses with errors, throttling or leaders."""
-    by_id = version >= _FIRST_WITH_TOPIC_IDS
+    by_id = version >= FIRST_WITH_TOPIC_IDS
     with_leaders = version >= _FIRST_WITH_LEADERS
 
     def encode(message: Any) -> list[Buffer]:
@@ -134,3 +138,30 @@ def encoder(version: int, generic: Encode) -> Encode:
         return [b"".join(parts)]
 
     return encode
+
+
+Answer: TypeAlias = Callable[[int, int, int, int], bytes]
+"""A whole response frame by correlation id, base offset, log append time in ms and log start offset."""
+
+
+def answers(encode: Encode, name: str, topic_id: bytes, partition: int) -> Answer:
+    """Encodes responses to requests of one partition that went well, by filling in what differs between them."""
+    row = ProduceResponse.PartitionProduceResponse(index=partition)
+    topic = ProduceResponse.TopicProduceResponse(name=name, topic_id=topic_id, partition_responses=[row])
+    body = b"".join(encode(ProduceResponse(responses=[topic])))
+    head, tail = b"\0" + body[: -_OFFSETS_BYTES - _TAIL_BYTES], body[-_TAIL_BYTES:]
+    layout = struct.Struct(f">ii{len(head)}sqqq{len(tail)}s")
+    pack, size = layout.pack, layout.size - 4
+
+    def answer(correlation_id: int, base_offset: int, log_append_time_ms: int, log_start_offset: int) -> bytes:
+        return pack(size, correlation_id, head, base_offset, log_append_time_ms, log_start_offset, tail)
+
+    return answer
+
+
+def failed_answer(answer: bytes) -> bytes:
+    """The same response frame for a batch that could not be made durable."""
+    failed = bytearray(answer)
+    position = len(failed) - _TAIL_BYTES - _OFFSETS_BYTES - 2
+    _FAILURE.pack_into(failed, position, ErrorCode.KAFKA_STORAGE_ERROR, -1)
+    return bytes(failed)

@@ -1,0 +1,188 @@
+"""The Produce that clients nearly always send, one sound batch for one partition, from its bytes to the log without messages.
+
+It takes a quarter of the time of decoding, `broker.handlers.produce` and encoding (measured: 5 instead of 20 us for a
+tiny batch). Whatever is unusual or wrong is left to them, untouched; a property test holds both ways equal.
+"""
+
+from collections.abc import Callable
+
+from broker.batch_checks import ACKS
+from broker.dispatch import Shortcut
+from broker.net import Client
+from broker.record_checks import record_times
+from broker.services import Services
+from protocol.api_keys import ApiKey
+from protocol.batch_header import BATCH_OVERHEAD, MAGIC, BatchHeader, crc_matches
+from protocol.codec import decode_request, encode_request, response_encoder
+from protocol.compression import Compression
+from protocol.connection import PendingResponse, ServerConnection
+from protocol.errors import KafkaError, MalformedMessage
+from protocol.fast_produce import FIRST_WITH_TOPIC_IDS, FLEXIBLE_VERSIONS, Answer, answers, failed_answer
+from protocol.headers import decode_request_header
+from protocol.wire import long_varint
+from storage.config import LogConfig
+from storage.log import PartitionLog
+
+TARGETS_MAX = 10_000
+"""Of one version: pairs of client id and partition. Then all are forgotten, and learnt again."""
+ANSWERS_MAX = 64
+"""Answers that wait as one."""
+# A request's header: api key, version, correlation id, client id's length (int16), client id, no tags.
+_CLIENT_ID_LENGTH = 9
+_CLIENT_ID = 10
+# Transactional id, acks, timeout and number of topics; then the topic and, behind it, number of partitions and partition.
+_BEFORE_TOPIC = 8
+_BEHIND_TOPIC = 5
+_UUID_BYTES = 16
+_NO_TAGS = b"\0\0\0"  # of the partition, the topic and the request
+_NO_RECORDS = b"\1" + _NO_TAGS
+
+
+class _Target:
+    """Where a request goes whose bytes up to the batch are known."""
+
+    __slots__ = ("acks", "answer", "log")
+
+    def __init__(self, log: PartitionLog, acks: int, answer: Answer) -> None:
+        self.log = log
+        self.acks = acks
+        self.answer = answer
+
+
+class _Answers(PendingResponse):
+    """Answers of one connection that become durable together."""
+
+    __slots__ = ("_observe", "answers", "sequence")
+
+    def __init__(
+        self, connection: ServerConnection, sequence: int, answers: list[bytes], observe: Callable[[], None] | None
+    ) -> None:
+        super().__init__(connection, overlapping=True)
+        self.sequence = sequence
+        self.answers = answers
+        self._observe = observe
+
+    def durable(self, error: Exception | None) -> None:
+        self.complete(self.answers if error is None else [failed_answer(answer) for answer in self.answers])
+        if self._observe is not None:
+            self._observe()
+
+
+class UsualProduce:
+    """Takes requests of one version, FLEXIBLE_VERSIONS only."""
+
+    def __init__(self, services: Services, version: int) -> None:
+        self._services = services
+        self._version = version
+        self._topics = services.topics
+        self._time_ms = services.clock.time_ms
+        self._encode = response_encoder(ApiKey.PRODUCE, version)
+        self._by_id = version >= FIRST_WITH_TOPIC_IDS
+        self._targets: dict[bytes, _Target] = {}
+        self._revision = -1
+
+    def take(self, frame: memoryview, correlation_id: int, client: Client, observe: Callable[[], None] | None) -> bool:
+        """Appends the batch and queues the answer; `observe` is called then. False: nothing has been done."""
+        try:
+            topic = frame[_CLIENT_ID_LENGTH] + _CLIENT_ID + 1 + _BEFORE_TOPIC
+            position = topic + _BEHIND_TOPIC + (_UUID_BYTES if self._by_id else frame[topic])
+            prefix = frame[_CLIENT_ID_LENGTH - 1 : position].tobytes()
+            size = frame[position]
+            position += 1
+            if size > 0x7F:
+                size, position = long_varint(size, frame, position)
+        except IndexError:
+            return False
+        end = position + size - 1
+        if frame[end:] != _NO_TAGS:
+            return False
+        if self._revision != self._topics.revision:
+            self._targets.clear()
+            self._revision = self._topics.revision
+        target = self._targets.get(prefix) or self._learn(prefix, frame)
+        if target is None:
+            return False
+        now_ms = self._time_ms()
+        log = target.log
+        records = frame[position:end]
+        batch = usual_batch(records, log.config, now_ms)
+        if batch is None:
+            return False
+        try:
+            result = log.append(records, [batch], now_ms=now_ms)
+        except KafkaError:
+            return False  # as it was: the handler's attempt fails in the same way, and says so
+        sequence = result.sequence
+        answer = target.answer(correlation_id, result.base_offset, result.log_append_time_ms, result.log_start_offset)
+        last = client.connection.last_pending
+        if type(last) is _Answers and last.sequence == sequence and len(last.answers) < ANSWERS_MAX and observe is None:
+            if target.acks:
+                last.answers.append(answer)
+            return True
+        pending = _Answers(client.connection, sequence, [answer] if target.acks else [], observe)
+        client.connection.enqueue(pending)
+        self._services.logs.when_durable(sequence, pending.durable)
+        return True
+
+    def _learn(self, prefix: bytes, frame: memoryview) -> _Target | None:
+        """Reads a request in full; None if it is not usual: the same bytes mean the same in every request then."""
+        try:
+            start = decode_request_header(frame).body_position
+            request = decode_request(ApiKey.PRODUCE, self._version, frame, start)
+        except MalformedMessage:
+            return None
+        if len(request.topic_data) != 1 or len(request.topic_data[0].partition_data) != 1 or request.acks not in ACKS:
+            return None
+        (data,) = request.topic_data
+        (row,) = data.partition_data
+        row.records = b""
+        body = b"".join(encode_request(ApiKey.PRODUCE, self._version, request))
+        topic = self._topics.get_by_id(data.topic_id) if self._by_id else self._topics.get(data.name)
+        if topic is None or topic.internal or topic.codec is not None or not 0 <= row.index < len(topic.partitions):
+            return None
+        if not prefix.endswith(body.removesuffix(_NO_RECORDS)):
+            return None
+        if len(self._targets) >= TARGETS_MAX:
+            self._targets.clear()
+        answer = answers(self._encode, data.name, data.topic_id, row.index)
+        target = self._targets[prefix] = _Target(topic.partitions[row.index], request.acks, answer)
+        return target
+
+
+def usual_batch(records: memoryview, config: LogConfig, now_ms: int) -> BatchHeader | None:
+    """The header of the one batch of `records` if `check_batch` has nothing to refuse in it or to correct; None: ask it."""
+    size = len(records)
+    if size < BATCH_OVERHEAD:
+        return None
+    batch = BatchHeader(records)
+    if (
+        batch.size != size
+        or batch.magic != MAGIC
+        or batch.base_offset
+        or not 0 <= batch.attributes <= Compression.ZSTD
+        or batch.record_count <= 0
+        or batch.last_offset_delta + 1 != batch.record_count
+        or (batch.producer_id >= 0 and batch.base_sequence < 0)
+        or size > config.max_message_bytes
+        or size > config.segment_bytes
+        or config.cleanup_policy != "delete"
+        or batch.max_timestamp > now_ms + config.message_timestamp_after_max_ms
+        or batch.base_timestamp < now_ms - config.message_timestamp_before_max_ms
+        or not crc_matches(records, batch)
+    ):
+        return None
+    return batch if _times_match(records, batch) else None
+
+
+def _times_match(records: memoryview, batch: BatchHeader) -> bool:
+    """Whether the records, as far as they are looked at, are sound and no earlier and no later than the header says."""
+    try:
+        times = record_times(records, batch)
+    except KafkaError:
+        return False
+    return times is None or (times[0] >= batch.base_timestamp and times[1] == batch.max_timestamp)
+
+
+def usual_produces(services: Services) -> dict[tuple[int, int], Shortcut]:
+    """For the dispatcher: the versions whose requests may be taken."""
+    return {(ApiKey.PRODUCE, version): UsualProduce(services, version).take for version in FLEXIBLE_VERSIONS}
