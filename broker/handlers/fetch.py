@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import structlog
+
 from broker.context import RequestContext
 from broker.deferred import Deferred
 from broker.fetch_sessions import FetchPartition, FetchWork
@@ -15,6 +17,8 @@ from storage.log import PartitionLog
 FIRST_VERSION_WITH_TOPIC_IDS = 13
 READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 UNKNOWN_SERVER_ERROR = ErrorCode.UNKNOWN_SERVER_ERROR
+
+logger = structlog.get_logger(__name__)
 
 
 @api(ApiKey.FETCH, versions=(4, 18))
@@ -230,7 +234,12 @@ class _Fetch:
         if offset >= up_to:
             return data, 0
         # The first partition with data gives at least one batch, however large, or a client could be stuck (KIP-74).
-        result = log.read(offset, limit, up_to=up_to, at_least_one=not self._size)
+        try:
+            result = log.read(offset, limit, up_to=up_to, at_least_one=not self._size)
+        except OSError as error:
+            # Out of descriptors, a file that is gone: as in Kafka the partition's error, and not a poll without an end.
+            logger.warning("fetch failed", topic=partition.topic, partition=partition.index, error=str(error))
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR) from error
         data.records = result.buffers
         if result.cold:
             self._cold.append(result.load)

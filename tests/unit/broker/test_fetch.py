@@ -1,9 +1,12 @@
 """Fetch: whole batches within limits, long polls without tasks, epochs, sessions, cold reads."""
 
+import errno
 from typing import Any
 
 import pytest
 
+from protocol.errors import ErrorCode
+from storage.log import PartitionLog
 from tests.unit.broker.core import Core, batch, batches_in
 
 SIZE = len(batch(b"a", b"b"))
@@ -73,6 +76,18 @@ def test_the_answer_keeps_the_order_and_absent_partitions_come_last(core: Core) 
         ("nowhere", 0, 3),
         ("t", 9, 3),
     ]
+
+
+def test_a_poll_that_cannot_read_is_answered(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without descriptors left, a poll that an append wakes gets the partition's error; it would wait for ever."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    answer = core.fetch(("t", 2, 0), max_wait_ms=1000)
+    monkeypatch.setattr(PartitionLog, "read", fail)
+    core.produced("t", batch(b"a"), 2)
+    assert rows(answer) == [("t", 2, ErrorCode.KAFKA_STORAGE_ERROR, [])]
 
 
 def test_a_poll_waits_for_a_record_and_then_answers_at_once(core: Core) -> None:
