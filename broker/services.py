@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from broker.config import Config
+from broker.refusals import Refusals
 from storage.clock import Clock
 
 if TYPE_CHECKING:
-    from storage.log_manager import LogManager
-
     from broker.coordinator.runtime import GroupCoordinator
     from broker.fetch_sessions import FetchSessions
     from broker.metrics import Metrics
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from broker.read_ahead import ReadAhead
     from broker.search.service import SearchService
     from broker.topics import Topics
+    from storage.log_manager import LogManager
 
 
 class Timer(Protocol):
@@ -52,3 +52,7 @@ class Services:
     advertised_port: int = 9092
     groups: "GroupCoordinator" = field(init=False)
     search: "SearchService" = field(init=False)
+    refusals: Refusals = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.refusals = Refusals(self.clock)

@@ -57,7 +57,7 @@ def build_app(services: "Services") -> FastAPI:
         favicon_url="data:,",
     )
     app.add_middleware(BodyLimit)
-    _handle_errors(app)
+    _handle_errors(app, services)
     _add_search(app, services)
     _add_operations(app, services)
     return app
@@ -70,9 +70,14 @@ def _version() -> str:
         return "0"
 
 
-def _handle_errors(app: FastAPI) -> None:
+def _handle_errors(app: FastAPI, services: "Services") -> None:
+    def log(request: Request, error: str) -> None:
+        client = request.client.host if request.client else None
+        services.refusals.log("request refused", client=client, path=request.url.path, error=error)
+
     @app.exception_handler(KafkaError)
-    async def kafka_error(_: Request, error: KafkaError) -> Response:
+    async def kafka_error(request: Request, error: KafkaError) -> Response:
+        log(request, str(error))
         return kafka_error_response(error)
 
     @app.exception_handler(RequestValidationError)
@@ -82,6 +87,7 @@ def _handle_errors(app: FastAPI) -> None:
         if details[0]["field"] == "" and "json" not in content_type:
             # Not read as JSON on purpose: a form on any web page could send that to a broker on localhost.
             details[0]["message"] = "send JSON with the header Content-Type: application/json"
+        log(request, "{field}: {message}".format(**details[0]))
         return invalid(details)
 
     @app.exception_handler(HTTPException)

@@ -33,6 +33,17 @@ _BEFORE_LOG = frozenset(
     )
 )
 
+# What the batch itself is to blame for: the log says so.
+_BAD_BATCH = frozenset(
+    (
+        ErrorCode.CORRUPT_MESSAGE,
+        ErrorCode.INVALID_RECORD,
+        ErrorCode.INVALID_TIMESTAMP,
+        ErrorCode.UNSUPPORTED_COMPRESSION_TYPE,
+        ErrorCode.UNKNOWN_SERVER_ERROR,
+    )
+)
+
 PartitionData: TypeAlias = ProduceRequest.PartitionProduceData
 PartitionAnswer: TypeAlias = ProduceResponse.PartitionProduceResponse
 Checked: TypeAlias = tuple[PartitionData, PartitionLog | None, BatchHeader | KafkaError]
@@ -156,7 +167,11 @@ class _Produce(Deferred[ProduceResponse | None]):
         self, data: PartitionData, log: PartitionLog | None, error: KafkaError, message: str | None = None
     ) -> PartitionAnswer:
         self.failed = True
-        self._context.services.metrics.errors[ApiKey.PRODUCE, error.code] += 1
+        services = self._context.services
+        services.metrics.errors[ApiKey.PRODUCE, error.code] += 1
+        if error.code in _BAD_BATCH:
+            place = {"client": self._context.client_host, "topic": log and log.topic, "partition": data.index}
+            services.refusals.log("batch refused", **place, error=str(error))
         answer = PartitionAnswer(index=data.index, error_code=error.code, base_offset=-1, error_message=message)
         if log is not None and error.code not in _BEFORE_LOG and _is_one_batch(data.records):
             answer.log_start_offset = log.log_start_offset

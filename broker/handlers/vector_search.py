@@ -33,6 +33,9 @@ async def handle(context: RequestContext, request: VectorSearchRequest) -> Vecto
     try:
         response = await context.services.search.search(_request(request))
     except KafkaError as error:
+        context.services.refusals.log(
+            "search refused", client=context.client_host, topic=request.topic_name, error=str(error)
+        )
         return VectorSearchResponse(error_code=error.code, error_message=error.message, topic_id=request.topic_id)
     return _response(response)
 

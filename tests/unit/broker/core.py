@@ -9,6 +9,7 @@ from broker.context import RequestContext
 from broker.deferred import Deferred
 from broker.fetch_sessions import FetchSessions
 from broker.metrics import Metrics
+from broker.refusals import Refusals
 from broker.registry import load_handlers
 from protocol.api_keys import ApiKey
 from protocol.codec import decode_request, decode_response, encode_request, encode_response
@@ -73,6 +74,7 @@ class Core(Admin):
             logs=self.logs,
             clock=self.machine.clock,
             metrics=Metrics(),
+            refusals=Refusals(self.machine.clock),
             scheduler=self.scheduler,
             fetch_sessions=FetchSessions(self.machine.clock),
             read_ahead=self.read_ahead,

@@ -11,7 +11,9 @@ import pytest
 from broker.gateways.limit import MAX_BODY_BYTES
 from broker.gateways.rest import build_app
 from broker.metrics import Metrics
+from broker.refusals import Refusals
 from protocol.errors import ErrorCode, KafkaError
+from tests.simulated_storage import ManualClock
 from vector.request import Hit, PartitionState, QueryResult, SearchRequest, SearchResponse
 
 SEARCH = "/v1/topics/logs/search"
@@ -77,7 +79,8 @@ def search() -> FakeSearch:
 
 @pytest.fixture
 def services(search: FakeSearch) -> Any:
-    return SimpleNamespace(search=search, metrics=Metrics(), logs=SimpleNamespace(failed=None))
+    refusals = Refusals(ManualClock())
+    return SimpleNamespace(search=search, metrics=Metrics(), logs=SimpleNamespace(failed=None), refusals=refusals)
 
 
 @pytest.fixture
