@@ -18,7 +18,8 @@ def plan_retention(
 
     As Kafka: those below the log's start; with the policy `delete` also those whose newest record is older than
     retention.ms, and those without which the log is still at least retention.bytes long. The last segment goes only
-    when nothing newer is waiting to be written to it.
+    when nothing newer is waiting to be written to it. Records without a time (-1) have no age: only size removes them,
+    where Kafka goes by the file's.
     """
     deletes = "delete" in config.cleanup_policy
     total = sum(segment.size for segment in segments) + tail_bytes
@@ -26,7 +27,7 @@ def plan_retention(
     count = 0
     for segment in segments[:removable]:
         below_start = segment.end_offset <= log_start_offset
-        expired = deletes and 0 <= config.retention_ms < now_ms - segment.max_timestamp
+        expired = deletes and segment.max_timestamp >= 0 and 0 <= config.retention_ms < now_ms - segment.max_timestamp
         last = count == len(segments) - 1
         too_much = deletes and not last and 0 <= config.retention_bytes <= total - segment.size
         if not (below_start or expired or too_much):
@@ -38,4 +39,4 @@ def plan_retention(
 
 def rolls_by_age(segment: Segment, config: LogConfig, now_ms: int) -> bool:
     """Whether the newest segment is closed because of segment.ms, so that retention can take it."""
-    return not segment.sealed and segment.size > 0 and now_ms - segment.first_timestamp > config.segment_ms
+    return not segment.sealed and 0 <= segment.first_timestamp < now_ms - config.segment_ms

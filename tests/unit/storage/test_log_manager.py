@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from protocol.errors import ErrorCode, KafkaError
+from protocol.record_batch import Record, build_batch, parse_batches
 from storage.check import check_directory
 from storage.config import LogConfig
 from storage.errors import CorruptStorage, DirectoryLocked, OffsetOutOfRange
@@ -214,6 +215,19 @@ def test_retention_by_time_and_size_moves_the_start() -> None:
     world.flush()
     world.manager.maintain()
     assert world.log.log_start_offset == 2
+
+
+def test_records_without_a_time_have_no_age() -> None:
+    """A producer may leave the timestamp out (-1): that is not the year 1969."""
+    world = World(LogConfig(retention_ms=1000, segment_ms=1000))
+    data = memoryview(build_batch([Record(0, -1, None, b"timeless", [])]))
+    world.log.append(data, parse_batches(data), now_ms=world.clock.now_ms)
+    world.manager.commit()
+    world.settle()
+    world.flush()
+    world.manager.maintain()
+    assert not world.log.segments[-1].sealed
+    assert world.values() == [b"timeless"]
 
 
 def test_deleted_records_stay_deleted_after_a_crash() -> None:
