@@ -152,9 +152,10 @@ class Topics:
         try:
             self._open_logs(topic, partitions)
         except (OSError, KafkaError) as error:
-            self._store_topics(_without(self._store.metadata.topics, name))
+            # The logs first: should the disk not take the metadata either, the next topic of this name needs their place.
             for log in topic.partitions:
                 self._logs.delete_log(log)
+            self._store_topics(_without(self._store.metadata.topics, name))
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"Cannot create the logs of {name}: {error}") from error
         self._remember(topic)
         for observer in self.observers:

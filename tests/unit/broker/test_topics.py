@@ -1,6 +1,8 @@
 """broker.topics: durable, in step with the logs, told to observers."""
 
 import contextlib
+import errno
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,7 @@ from broker.config_definition import ConfigResource
 from broker.meta_store import TopicRecord
 from broker.topics import Topic
 from protocol.errors import ErrorCode, KafkaError
+from storage.log import PartitionLog
 from tests.simulated_storage import SimulatedCrash
 from tests.unit.broker.admin import Admin
 
@@ -154,6 +157,32 @@ def test_a_topic_that_the_disk_has_no_room_for_is_not_there(admin: Admin) -> Non
         admin.topics.create("logs", 1, {})
     assert caught.value.code == ErrorCode.KAFKA_STORAGE_ERROR
     assert admin.topics.names() == []
+
+
+def test_a_creation_that_cannot_be_undone_in_the_metadata_leaves_no_log_in_the_way(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its logs would share their directories with those of the next topic of the name."""
+    create_log = admin.logs.create_log
+    left: list[PartitionLog] = []
+
+    def create_two(*details: Any) -> PartitionLog:
+        if len(left) == 2:
+            monkeypatch.setattr(admin.store, "replace", refuse)
+            refuse()
+        left.append(create_log(*details))
+        return left[-1]
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as full:
+        full.setattr(admin.logs, "create_log", create_two)
+        with pytest.raises(KafkaError) as error:
+            admin.topics.create("logs", 3, {})
+    assert error.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert all(log.deleted for log in left)
+    assert not list(admin.logs.logs())
 
 
 def test_internal_topics_cannot_be_deleted_and_are_created_once(admin: Admin) -> None:
