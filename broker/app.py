@@ -14,6 +14,7 @@ import structlog
 
 from broker.config import Config, format_address, parse_address
 from broker.coordinator.runtime import GroupCoordinator
+from broker.descriptors import Shares, claim
 from broker.dispatch import Dispatcher
 from broker.fetch_sessions import FetchSessions
 from broker.meta_store import MetaStore
@@ -57,6 +58,7 @@ class Broker:
         self.stopped = asyncio.Event()
         self.failure: Exception | None = None
         self.services: Services
+        self._descriptors: Shares
         self._listener: KafkaListener
         self._dispatcher: Dispatcher
         self._http: HttpServer
@@ -64,6 +66,7 @@ class Broker:
 
     async def start(self) -> None:
         """Opens the data directory, recovers, listens. Raises what stands in the way, with nothing left open."""
+        self._descriptors = claim(self.config.max_connections)
         async with contextlib.AsyncExitStack() as undo:
             services = self.services = self._open_storage(undo)
             self._start_groups(services, undo)
@@ -82,7 +85,7 @@ class Broker:
 
         logs = LogManager.open(
             Path(config.data_dir),
-            _storage_config(config),
+            _storage_config(config, self._descriptors.open_segments),
             clock=clock,
             file_system=file_system,
             post=post,
@@ -130,7 +133,7 @@ class Broker:
             services.logs.commit,
             services.metrics,
             frame_bytes_max=config.socket_request_max_bytes,
-            connections_max=config.max_connections,
+            connections_max=self._descriptors.connections,
             idle_ms=config.connections_max_idle_ms,
         )
         undo.push_async_callback(self._listener.stop)
@@ -179,7 +182,7 @@ class Broker:
         await self.services.search.stop()
 
 
-def _storage_config(config: Config) -> StorageConfig:
+def _storage_config(config: Config, open_files_max: int) -> StorageConfig:
     return StorageConfig(
         sync=config.storage_sync,
         sync_interval_ms=config.storage_flush_interval_ms,
@@ -187,6 +190,7 @@ def _storage_config(config: Config) -> StorageConfig:
         checkpoint_bytes=config.storage_checkpoint_bytes,
         checkpoint_interval_ms=config.storage_checkpoint_interval_ms,
         min_free_bytes=config.storage_min_free_bytes,
+        open_files_max=open_files_max,
         producer_id_expiration_ms=config.producer_id_expiration_ms,
     )
 

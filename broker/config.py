@@ -32,7 +32,7 @@ class Config(BaseModel):
 
     socket_request_max_bytes: int = Field(100 * 1024 * 1024, ge=1024)
     connections_max_idle_ms: int = Field(600_000, ge=1)
-    # Kafka has no limit; a limit keeps a client that leaks connections from exhausting file descriptors.
+    # Kafka has no limit; this one, and what `broker.descriptors` makes of it, leave descriptors for the segments.
     max_connections: int = Field(10_000, ge=1)
     fetch_max_bytes: int = Field(55 * 1024 * 1024, ge=1024)
 

@@ -46,6 +46,6 @@ class StorageConfig:
     min_free_bytes: int = 256 << 20
     """Below this much free space appends are refused (`storage.min.free`)."""
     open_files_max: int = 256
-    """Segment files kept open for reading, and as many for writing: a default of 1,024 descriptors leaves room for sockets."""
+    """Segment files kept open for reading, and as many for writing."""
     producer_id_expiration_ms: int = 24 * 3_600_000
     """Kafka's producer.id.expiration.ms."""
