@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, cast
 
-import structlog
-
+from broker.bounded_log import BoundedLog
 from broker.context import CloseConnection, RequestHead
 from broker.metrics import Metrics
 from protocol.connection import FrameSizeError, ServerConnection
@@ -18,12 +17,8 @@ COPIED_CHUNK_BYTES_MAX = 8 * 1024
 OUTPUT_BYTES_MAX = 1024 * 1024
 # A client that does not read has at most this much, and one response, waiting; then its requests wait too.
 WRITE_BUFFER_HIGH_BYTES = 1024 * 1024
-# More lines than this per second and kind tell nothing new; the next line says how many were left out.
-LOG_LINES_PER_SECOND = 5
 IDLE_CHECKS_PER_PERIOD = 4
 PRODUCE_KEY = b"\0\0"
-
-logger = structlog.get_logger(__name__)
 
 
 class Dispatch(Protocol):
@@ -31,25 +26,6 @@ class Dispatch(Protocol):
 
     def dispatch(self, frame: memoryview, client: "Client") -> None:
         """Sends or queues the response through `client.connection`; raises CloseConnection."""
-
-
-class BoundedLog:
-    """Warnings about clients, bounded in rate: a broken client in a loop must not fill the disk."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._windows: dict[str, tuple[int, int]] = {}
-
-    def warning(self, event: str, **fields: object) -> None:
-        second = int(self._now())
-        since, count = self._windows.get(event, (second, 0))
-        if since != second:
-            if count > LOG_LINES_PER_SECOND:
-                fields["left_out"] = count - LOG_LINES_PER_SECOND
-            since, count = second, 0
-        self._windows[event] = (since, count + 1)
-        if count < LOG_LINES_PER_SECOND:
-            logger.warning(event, **fields)
 
 
 class KafkaListener:

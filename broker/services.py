@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from broker.bounded_log import BoundedLog
 from broker.config import Config
-from broker.refusals import Refusals
 from storage.clock import Clock
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Services:
     advertised_port: int = 9092
     groups: "GroupCoordinator" = field(init=False)
     search: "SearchService" = field(init=False)
-    refusals: Refusals = field(init=False)
+    refusals: BoundedLog = field(init=False)
 
     def __post_init__(self) -> None:
-        self.refusals = Refusals(self.clock)
+        self.refusals = BoundedLog(self.clock.monotonic)

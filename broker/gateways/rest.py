@@ -73,7 +73,7 @@ def _version() -> str:
 def _handle_errors(app: FastAPI, services: "Services") -> None:
     def log(request: Request, error: str) -> None:
         client = request.client.host if request.client else None
-        services.refusals.log("request refused", client=client, path=request.url.path, error=error)
+        services.refusals.warning("request refused", client=client, path=request.url.path, error=error)
 
     @app.exception_handler(KafkaError)
     async def kafka_error(request: Request, error: KafkaError) -> Response:

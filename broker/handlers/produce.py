@@ -171,7 +171,7 @@ class _Produce(Deferred[ProduceResponse | None]):
         services.metrics.errors[ApiKey.PRODUCE, error.code] += 1
         if error.code in _BAD_BATCH:
             place = {"client": self._context.client_host, "topic": log and log.topic, "partition": data.index}
-            services.refusals.log("batch refused", **place, error=str(error))
+            services.refusals.warning("batch refused", **place, error=str(error))
         answer = PartitionAnswer(index=data.index, error_code=error.code, base_offset=-1, error_message=message)
         if log is not None and error.code not in _BEFORE_LOG and _is_one_batch(data.records):
             answer.log_start_offset = log.log_start_offset

@@ -33,7 +33,7 @@ async def handle(context: RequestContext, request: VectorSearchRequest) -> Vecto
     try:
         response = await context.services.search.search(_request(request))
     except KafkaError as error:
-        context.services.refusals.log(
+        context.services.refusals.warning(
             "search refused", client=context.client_host, topic=request.topic_name, error=str(error)
         )
         return VectorSearchResponse(error_code=error.code, error_message=error.message, topic_id=request.topic_id)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from broker.bounded_log import BoundedLog
 from broker.context import RequestContext
 from broker.deferred import Deferred
 from broker.fetch_sessions import FetchSessions
 from broker.metrics import Metrics
-from broker.refusals import Refusals
 from broker.registry import load_handlers
 from protocol.api_keys import ApiKey
 from protocol.codec import decode_request, decode_response, encode_request, encode_response
@@ -74,7 +74,7 @@ class Core(Admin):
             logs=self.logs,
             clock=self.machine.clock,
             metrics=Metrics(),
-            refusals=Refusals(self.machine.clock),
+            refusals=BoundedLog(self.machine.clock.monotonic),
             scheduler=self.scheduler,
             fetch_sessions=FetchSessions(self.machine.clock),
             read_ahead=self.read_ahead,

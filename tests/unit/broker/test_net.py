@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from broker.bounded_log import LOG_LINES_PER_SECOND, BoundedLog
 from broker.deferred import Deferred
 from broker.dispatch import Dispatcher
 from broker.metrics import LATENCY_SAMPLE_EVERY, Metrics
-from broker.net import LOG_LINES_PER_SECOND, BoundedLog, Client, KafkaListener
+from broker.net import Client, KafkaListener
 from broker.registry import Api
 from protocol.api_keys import ApiKey
 from protocol.codec import encode_request
@@ -388,7 +389,9 @@ def test_requests_are_counted_and_some_are_timed() -> None:
 
 def test_log_lines_about_clients_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[dict[str, object]] = []
-    monkeypatch.setattr("broker.net.logger", SimpleNamespace(warning=lambda event, **fields: lines.append(fields)))
+    monkeypatch.setattr(
+        "broker.bounded_log.logger", SimpleNamespace(warning=lambda event, **fields: lines.append(fields))
+    )
     now = [1.0]
     log = BoundedLog(lambda: now[0])
     for _ in range(100):

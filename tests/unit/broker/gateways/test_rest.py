@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from broker.bounded_log import BoundedLog
 from broker.gateways.limit import MAX_BODY_BYTES
 from broker.gateways.rest import build_app
 from broker.metrics import Metrics
-from broker.refusals import Refusals
 from protocol.errors import ErrorCode, KafkaError
 from tests.simulated_storage import ManualClock
 from vector.request import Hit, PartitionState, QueryResult, SearchRequest, SearchResponse
@@ -79,7 +79,7 @@ def search() -> FakeSearch:
 
 @pytest.fixture
 def services(search: FakeSearch) -> Any:
-    refusals = Refusals(ManualClock())
+    refusals = BoundedLog(ManualClock().monotonic)
     return SimpleNamespace(search=search, metrics=Metrics(), logs=SimpleNamespace(failed=None), refusals=refusals)
 
 
