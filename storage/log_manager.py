@@ -58,6 +58,8 @@ class LogManager:
         self._wal: Wal
         self._write_behind: WriteBehind
         self._closed = False
+        self._wal_files_paced = max(2, config.wal_bytes_max // 2 // config.wal_file_bytes)
+        self._pacing = False
         self._unmaintained: list[PartitionLog] = []
         self.failed: Exception | None = None
         """The disk failed: nothing is acknowledged any more."""
@@ -131,10 +133,22 @@ class LogManager:
     def commit(self) -> None:
         """Write what has been appended since the last call; borrowed buffers are free again when it returns."""
         self._wal.commit()
+        if len(self._wal.old_files) >= self._wal_files_paced and not self._pacing:
+            self._pacing = True
+            self._run_later(self._pace)
 
     def when_durable(self, sequence: int, callback: DurableCallback) -> None:
         """Call back when an append's sequence is durable under the sync policy (None), or cannot be any more (why)."""
         self._wal.when_durable(sequence, callback)
+
+    def _pace(self) -> None:
+        """The disk is slower than the producers: the loop waits for a checkpoint, so that they wait and do not fail."""
+        self._pacing = False
+        self._write_behind.request(checkpoint=True)
+        while len(self._wal.old_files) >= self._wal_files_paced and not self._write_behind.idle and self.failed is None:
+            self._write_worker.wait()
+            self._sync_worker.wait()
+            self._drain()
 
     def maintain(self) -> None:
         """Every few seconds: retention, rolling by age, free space, checkpoints."""

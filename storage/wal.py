@@ -114,9 +114,12 @@ class Wal:
     def commit(self) -> None:
         """Write what has been appended: one pwritev per group, normally one group."""
         if self._group is None:
-            return
+            # Groups may wait although none is open: the disk was full when the next one was asked for.
+            if not self._full_groups:
+                return
+        else:
+            self._full_groups.append(self._group)
         groups = self._full_groups
-        groups.append(self._group)
         self._full_groups = []
         self._group = None
         if self.failed is not None:

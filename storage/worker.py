@@ -15,6 +15,10 @@ class Worker(Protocol):
         """Run `job` later; it must not raise. With a delay: wait that long first (cut short by `close`)."""
         ...
 
+    def wait(self) -> None:
+        """Return when the jobs submitted so far are done."""
+        ...
+
     def close(self) -> None:
         """Finish the jobs submitted so far; jobs submitted afterwards run at once in the caller."""
         ...
@@ -26,6 +30,9 @@ class InlineWorker:
     def submit(self, job: Job, delay_s: float = 0.0) -> None:  # noqa: ARG002 - the port's
         """Run a job, at once whatever the delay."""
         job()
+
+    def wait(self) -> None:
+        """Nothing is ever queued."""
 
     def close(self) -> None:
         """Nothing is ever queued."""
@@ -49,6 +56,13 @@ class ThreadWorker:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         self._jobs.put((job, delay_s))
+
+    def wait(self) -> None:
+        """Block until the thread has come to the end of its queue."""
+        if self._thread is not None:
+            done = threading.Event()
+            self._jobs.put((done.set, 0.0))
+            done.wait()
 
     def close(self) -> None:
         """Finish what is queued and end the thread."""

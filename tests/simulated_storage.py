@@ -375,9 +375,12 @@ class ManualWorker:
         self.jobs.pop(0)()
         return True
 
-    def close(self) -> None:
+    def wait(self) -> None:
         while self.run_one():
             pass
+
+    def close(self) -> None:
+        self.wait()
         self._closed = True
 
 
