@@ -17,6 +17,8 @@ COPIED_CHUNK_BYTES_MAX = 8 * 1024
 OUTPUT_BYTES_MAX = 1024 * 1024
 # A client that does not read has at most this much, and one response, waiting; then its requests wait too.
 WRITE_BUFFER_HIGH_BYTES = 1024 * 1024
+# Responses that together are no larger are joined: cheaper than handing them to the kernel one by one.
+JOINED_BYTES_MAX = 16 * 1024
 IDLE_CHECKS_PER_PERIOD = 4
 PRODUCE_KEY = b"\0\0"
 
@@ -160,9 +162,10 @@ class Client(asyncio.BufferedProtocol):
         listener = self._listener
         listener.metrics.bytes_in += nbytes
         self.last_active = listener.loop.time()
-        self.connection.received(nbytes)
+        connection = self.connection
+        connection.received(nbytes)
         if nbytes <= COPIED_CHUNK_BYTES_MAX:
-            self.connection.detach()
+            connection.detach()
             self._process(listener.commit_soon)
         else:
             self._process(listener.commit)
@@ -187,14 +190,16 @@ class Client(asyncio.BufferedProtocol):
         if reason:
             self._refuse(reason)
             return
-        self.connection.keep_rest()
+        connection = self.connection
+        connection.keep_rest()
         if hold != self._held:
             self._held = hold
             if hold:
                 self._transport.pause_reading()
             elif not self._closing:
                 self._transport.resume_reading()
-        self._write()
+        if connection.output_bytes:
+            self._write()
         if hold and self._may_go_on():
             self._listener.mark_dirty(self)
 
@@ -254,8 +259,8 @@ class Client(asyncio.BufferedProtocol):
         if self._transport.is_closing():
             return
         self._listener.metrics.bytes_out += size
-        if len(output) == 1:
-            self._transport.write(output[0])
+        if size <= JOINED_BYTES_MAX:
+            self._transport.write(b"".join(output))
         else:
             self._transport.writelines(output)
 

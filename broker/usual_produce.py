@@ -12,10 +12,11 @@ from broker.net import Client
 from broker.record_checks import record_times
 from broker.services import Services
 from protocol.api_keys import ApiKey
-from protocol.batch_header import BATCH_OVERHEAD, MAGIC, BatchHeader, crc_matches
+from protocol.batch_header import BATCH_OVERHEAD, CHECKED_FROM, MAGIC, BatchHeader
 from protocol.codec import decode_request, encode_request, response_encoder
 from protocol.compression import Compression
 from protocol.connection import PendingResponse, ServerConnection
+from protocol.crc import crc32c
 from protocol.errors import KafkaError, MalformedMessage
 from protocol.fast_produce import FIRST_WITH_TOPIC_IDS, FLEXIBLE_VERSIONS, Answer, answers, failed_answer
 from protocol.headers import decode_request_header
@@ -35,6 +36,7 @@ _BEFORE_TOPIC = 8
 _BEHIND_TOPIC = 5
 _UUID_BYTES = 16
 _NO_TAGS = b"\0\0\0"  # of the partition, the topic and the request
+_CODEC_MAX = int(Compression.ZSTD)  # attributes of more than a codec are not usual
 _NO_RECORDS = b"\1" + _NO_TAGS
 
 
@@ -57,7 +59,9 @@ class _Answers(PendingResponse):
     def __init__(
         self, connection: ServerConnection, sequence: int, answers: list[bytes], observe: Callable[[], None] | None
     ) -> None:
-        super().__init__(connection, overlapping=True)
+        self._connection = connection
+        self.buffers = None
+        self.overlapping = True
         self.sequence = sequence
         self.answers = answers
         self._observe = observe
@@ -159,7 +163,7 @@ def usual_batch(records: memoryview, config: LogConfig, now_ms: int) -> BatchHea
         batch.size != size
         or batch.magic != MAGIC
         or batch.base_offset
-        or not 0 <= batch.attributes <= Compression.ZSTD
+        or not 0 <= batch.attributes <= _CODEC_MAX
         or batch.record_count <= 0
         or batch.last_offset_delta + 1 != batch.record_count
         or (batch.producer_id >= 0 and batch.base_sequence < 0)
@@ -168,19 +172,16 @@ def usual_batch(records: memoryview, config: LogConfig, now_ms: int) -> BatchHea
         or config.cleanup_policy != "delete"
         or batch.max_timestamp > now_ms + config.message_timestamp_after_max_ms
         or batch.base_timestamp < now_ms - config.message_timestamp_before_max_ms
-        or not crc_matches(records, batch)
+        or crc32c(records[CHECKED_FROM:]) != batch.crc
     ):
         return None
-    return batch if _times_match(records, batch) else None
-
-
-def _times_match(records: memoryview, batch: BatchHeader) -> bool:
-    """Whether the records, as far as they are looked at, are sound and no earlier and no later than the header says."""
     try:
         times = record_times(records, batch)
     except KafkaError:
-        return False
-    return times is None or (times[0] >= batch.base_timestamp and times[1] == batch.max_timestamp)
+        return None
+    if times is None or (times[1] == batch.max_timestamp and times[0] >= batch.base_timestamp):
+        return batch
+    return None
 
 
 def usual_produces(services: Services) -> dict[tuple[int, int], Shortcut]:

@@ -28,7 +28,7 @@ _LENGTH_POSITION = 8
 _LEADER_EPOCH_POSITION = 12
 _MAGIC_POSITION = 16
 _CRC_POSITION = 17
-_CHECKED_FROM = 21
+CHECKED_FROM = 21
 _MAX_TIMESTAMP_POSITION = 35
 _ZSTD_MIN_PRODUCE_VERSION = 7
 
@@ -148,7 +148,7 @@ def walk_batches(records: memoryview) -> list[BatchHeader]:
 def crc_matches(records: memoryview, batch: BatchHeader) -> bool:
     """Whether the batch's checksum is that of its bytes."""
     checksum: int = batch.crc
-    return crc32c(records[batch.position + _CHECKED_FROM : batch.position + batch.size]) == checksum
+    return crc32c(records[batch.position + CHECKED_FROM : batch.position + batch.size]) == checksum
 
 
 def parse_batches(records: memoryview) -> list[BatchHeader]:
@@ -215,8 +215,8 @@ def patch_batch(records: memoryview, position: int, base_offset: int, leader_epo
 def patch_log_append_time(records: memoryview, position: int, timestamp_ms: int) -> None:
     """Stamps the batch at `position` with the time of its append (KIP-32) and computes its checksum anew."""
     (length,) = _INT32.unpack_from(records, position + _LENGTH_POSITION)
-    (attributes,) = _INT16.unpack_from(records, position + _CHECKED_FROM)
-    _INT16.pack_into(records, position + _CHECKED_FROM, attributes | LOG_APPEND_TIME)
+    (attributes,) = _INT16.unpack_from(records, position + CHECKED_FROM)
+    _INT16.pack_into(records, position + CHECKED_FROM, attributes | LOG_APPEND_TIME)
     _INT64.pack_into(records, position + _MAX_TIMESTAMP_POSITION, timestamp_ms)
-    checksum = crc32c(records[position + _CHECKED_FROM : position + _PREFIX_BYTES + length])
+    checksum = crc32c(records[position + CHECKED_FROM : position + _PREFIX_BYTES + length])
     _UINT32.pack_into(records, position + _CRC_POSITION, checksum)

@@ -190,7 +190,9 @@ class ServerConnection:
         while pending and (buffers := pending[0].buffers) is not None:
             if not pending.popleft().overlapping:
                 self._serial -= 1
-            self.send(buffers)
+            for buffer in buffers:  # `send`, without a call for each response
+                self._output.append(buffer)
+                self.output_bytes += len(buffer)
             moved = True
         if moved:  # also by a request without a response: others may have waited for it
             self.on_output()

@@ -176,8 +176,7 @@ class PartitionLog:
             raise services.refusal
         if self.deleted:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-        producer_id = batches[0].producer_id
-        if producer_id >= 0 or len(batches) > 1:
+        if len(batches) > 1 or batches[0].producer_id >= 0:
             duplicate = self._check_producers(batches)
             if duplicate is not None:
                 first, last, offset, timestamp = duplicate
@@ -188,8 +187,9 @@ class PartitionLog:
         config = self.config
         append_time_ms = now_ms if config.message_timestamp_type == "LogAppendTime" else NO_TIMESTAMP
         base_offset = self.log_end_offset
+        segment_bytes = config.segment_bytes
         for batch in batches:
-            if batch.size > config.segment_bytes:
+            if batch.size > segment_bytes:
                 raise KafkaError(ErrorCode.RECORD_LIST_TOO_LARGE)
         for batch in batches:
             self._append_batch(records, batch, append_time_ms)
@@ -210,21 +210,22 @@ class PartitionLog:
 
     def _append_batch(self, records: memoryview, batch: BatchHeader, append_time_ms: int) -> None:
         position, size = batch.position, batch.size
-        base_offset = self.log_end_offset
+        base_offset, leader_epoch = self.log_end_offset, self.leader_epoch
         if append_time_ms >= 0:
             patch_log_append_time(records, position, append_time_ms)
             stamped = BatchHeader(records, position)
             batch.crc, batch.attributes, batch.max_timestamp = stamped.crc, stamped.attributes, append_time_ms
-        patch_batch(records, position, base_offset, self.leader_epoch)
+        patch_batch(records, position, base_offset, leader_epoch)
         payload = records if size == len(records) else records[position : position + size]
         group = self._services.wal.add(
-            self.topic_id, self.partition, base_offset, size, batch.crc, self.leader_epoch, payload
+            self.topic_id, self.partition, base_offset, size, batch.crc, leader_epoch, payload
         )
         batch.base_offset = base_offset
         next_offset = base_offset + batch.last_offset_delta + 1
         self.tail.add(base_offset, next_offset, size, batch.max_timestamp, group.file, group.position - size)
-        if not self.epochs.epochs or self.epochs.epochs[-1] != self.leader_epoch:
-            self.epochs.assign(self.leader_epoch, base_offset)
+        epochs = self.epochs.epochs
+        if not epochs or epochs[-1] != leader_epoch:
+            self.epochs.assign(leader_epoch, base_offset)
         group.end_offsets[self] = next_offset
         self._sequence = group.sequence
         self.log_end_offset = next_offset
