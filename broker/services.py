@@ -1,11 +1,11 @@
 """Everything handlers work with, built and wired by `broker.app` alone."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from broker.bounded_log import BoundedLog
 from broker.config import Config
+from broker.scheduler import Scheduler
 from storage.clock import Clock
 
 if TYPE_CHECKING:
@@ -17,20 +17,6 @@ if TYPE_CHECKING:
     from broker.search.service import SearchService
     from broker.topics import Topics
     from storage.log_manager import LogManager
-
-
-class Timer(Protocol):
-    """A call that is due later."""
-
-    def cancel(self) -> None: ...
-
-
-class Scheduler(Protocol):
-    """The part of an event loop that handlers need; a test drives its own."""
-
-    def call_soon(self, callback: Callable[..., object], *args: Any) -> Timer: ...
-
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer: ...
 
 
 @dataclass(slots=True)

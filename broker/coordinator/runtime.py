@@ -22,7 +22,7 @@ from broker.coordinator.journal import CoordinatorRecord, Journal
 from broker.coordinator.offsets import OffsetTable, expired_offsets
 from broker.coordinator.records import CommittedOffset, GroupRecord, OffsetRecord
 from broker.deferred import Deferred
-from broker.services import Scheduler, Timer
+from broker.scheduler import Scheduler, Timer
 from broker.topics import Topic, Topics
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import (

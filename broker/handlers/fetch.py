@@ -8,7 +8,8 @@ from broker.context import RequestContext
 from broker.deferred import Deferred
 from broker.fetch_sessions import FetchPartition, FetchWork
 from broker.registry import api
-from broker.services import Services, Timer
+from broker.scheduler import Timer
+from broker.services import Services
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import FetchRequest, FetchResponse
