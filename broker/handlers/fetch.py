@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-import structlog
-
 from broker.context import RequestContext
 from broker.deferred import Deferred
 from broker.fetch_sessions import FetchPartition, FetchWork
+from broker.leadership import check_leader_epoch
 from broker.registry import api
 from broker.scheduler import Timer
 from broker.services import Services
@@ -18,8 +17,6 @@ from storage.log import PartitionLog
 FIRST_VERSION_WITH_TOPIC_IDS = 13
 READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 UNKNOWN_SERVER_ERROR = ErrorCode.UNKNOWN_SERVER_ERROR
-
-logger = structlog.get_logger(__name__)
 
 
 @api(ApiKey.FETCH, versions=(4, 18))
@@ -213,7 +210,8 @@ class _Fetch:
 
     def _read(self, partition: FetchPartition, log: PartitionLog, room: int) -> tuple[FetchResponse.PartitionData, int]:
         """Reads one partition; raises KafkaError."""
-        _check_leader_epoch(partition, log)
+        if partition.leader_epoch >= 0:  # any negative one means none, here alone (FetchRequest.optionalEpoch of Kafka)
+            check_leader_epoch(log, partition.leader_epoch)
         data = FetchResponse.PartitionData(
             partition_index=partition.index,
             high_watermark=log.high_watermark,
@@ -239,7 +237,8 @@ class _Fetch:
             result = log.read(offset, limit, up_to=up_to, at_least_one=not self._size)
         except OSError as error:
             # Out of descriptors, a file that is gone: as in Kafka the partition's error, and not a poll without an end.
-            logger.warning("fetch failed", topic=partition.topic, partition=partition.index, error=str(error))
+            place = {"topic": partition.topic, "partition": partition.index}
+            self._services.refusals.warning("fetch failed", **place, error=str(error))
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR) from error
         data.records = result.buffers
         if result.cold:
@@ -257,10 +256,3 @@ class _Fetch:
             return False
         data.diverging_epoch = FetchResponse.EpochEndOffset(epoch=epoch, end_offset=end_offset)
         return True
-
-
-def _check_leader_epoch(partition: FetchPartition, log: PartitionLog) -> None:
-    wanted = partition.leader_epoch
-    if wanted < 0 or wanted == log.leader_epoch:
-        return
-    raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH if wanted < log.leader_epoch else ErrorCode.UNKNOWN_LEADER_EPOCH)
