@@ -16,7 +16,6 @@ Check = Callable[[str, Value], None]
 
 _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _INTEGER_BITS = {"SHORT": 16, "INT": 32, "LONG": 64}
-MAX_INT = 2**31 - 1
 MAX_LONG = 2**63 - 1
 
 

@@ -34,6 +34,9 @@ TOPIC_OPERATIONS = bit_field(
     Operation.DESCRIBE_CONFIGS,
     Operation.ALTER_CONFIGS,
 )
+GROUP_OPERATIONS = bit_field(
+    Operation.READ, Operation.DELETE, Operation.DESCRIBE, Operation.DESCRIBE_CONFIGS, Operation.ALTER_CONFIGS
+)
 CLUSTER_OPERATIONS = bit_field(
     Operation.CREATE,
     Operation.ALTER,

@@ -74,11 +74,6 @@ class ClassicGroup:
 
     # ---- what others may know ------------------------------------------------------------------------------------
 
-    @property
-    def is_simple(self) -> bool:
-        """Nobody ever joined: the group only holds offsets."""
-        return self.protocol_type is None and self.state is GroupState.EMPTY and not self.roster.pending_join
-
     def is_subscribed(self, topic: str) -> bool:
         """Whether a live consumer group reads the topic; when its subscriptions cannot be read, every topic counts."""
         if self.protocol_type != CONSUMER_PROTOCOL_TYPE:

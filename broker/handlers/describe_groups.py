@@ -6,15 +6,13 @@ Subscriptions and the protocol are shown only while the group is Stable, as in K
 from broker.context import RequestContext
 from broker.coordinator.classic_group import ClassicGroup
 from broker.coordinator.group_state import GroupState
+from broker.operations import GROUP_OPERATIONS, NOT_ASKED
 from broker.registry import api
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode
 from protocol.messages import DescribeGroupsRequest, DescribeGroupsResponse
 
 NOT_FOUND_FROM = 6
-NOT_ASKED = -(2**31)
-# Bits of READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS (AclOperation): without ACLs everything is allowed.
-ALL_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
 
 _Described = DescribeGroupsResponse.DescribedGroup
 
@@ -22,7 +20,7 @@ _Described = DescribeGroupsResponse.DescribedGroup
 @api(ApiKey.DESCRIBE_GROUPS, versions=(0, 6))
 def handle(context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
     """Before v6 a group that does not exist is Dead, without an error."""
-    operations = ALL_OPERATIONS if request.include_authorized_operations else NOT_ASKED
+    operations = GROUP_OPERATIONS if request.include_authorized_operations else NOT_ASKED
     return DescribeGroupsResponse(
         groups=[
             _unknown(context, group_id, operations) if group is None else _describe(group, operations)
