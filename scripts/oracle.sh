@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Apache Kafka's recorded answers, step by step, against a fresh broker. ORACLE is the folder with oracle.py and its recordings; arguments
-# are the scenarios to play (default: those of the APIs that exist). Called by `make oracle`.
+# are the scenarios to play (default: those of the APIs that exist). Fails when a step differs that tests/compat/FINDINGS.md does not
+# declare. Called by `make oracle`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 oracle="${ORACLE:-../shared/oracle}"
@@ -12,8 +13,4 @@ broker=$!
 trap 'kill "$broker" 2> /dev/null; wait "$broker" 2> /dev/null || true; rm -rf "$directory"' EXIT
 for _ in $(seq 300); do grep -q '^senselog ready' "$directory/ready" && break; kill -0 "$broker" || { cat "$directory/log" >&2; exit 1; }; sleep 0.1; done
 bootstrap="$(sed -n 's/.*kafka=\([^ ]*\).*/\1/p' "$directory/ready")"
-if [ $# -gt 0 ]; then scenarios=("$@"); else
-  mapfile -t scenarios < <(.venv/bin/python "$oracle/oracle.py" list | awk '{print $1}' |
-    grep -E '^(api_versions|metadata|create_topics|delete_topics|produce_|producer_ids|idempotence_|fetch_|list_offsets|group_|describe_groups|list_groups|delete_groups|find_coordinator|offset_|wire_)')
-fi
-.venv/bin/python "$oracle/oracle.py" compare --bootstrap "$bootstrap" --only "${scenarios[@]}"
+.venv/bin/python scripts/oracle_report.py --oracle "$oracle" --bootstrap "$bootstrap" "$@"
