@@ -167,7 +167,7 @@ def test_nothing_is_read_before_it_is_synced() -> None:
     assert rows(answer) == [("t", 0, 0, [(0, 1)])]
 
 
-@pytest.mark.parametrize(("epoch", "code"), [(-1, 0), (0, 0), (1, 75)])
+@pytest.mark.parametrize(("epoch", "code"), [(-2, 0), (-1, 0), (0, 0), (1, 75)])
 def test_leader_epochs(core: Core, epoch: int, code: int) -> None:
     answer = core.fetch(("t", 0, 6, {"current_leader_epoch": epoch}), max_wait_ms=1000 if code else 0)
     assert rows(answer)[0][2] == code
