@@ -22,7 +22,8 @@ from protocol.errors import ErrorCode, MalformedMessage
 from protocol.headers import decode_request_header
 from protocol.messages import ApiVersionsResponse, message_class
 
-_HEADER = struct.Struct(">hhi")
+_HEADER = struct.Struct(">Ii")  # API key and version as one number, correlation id
+_KEY_AND_VERSION = struct.Struct(">hh")
 _RESPONSE_HEADER = struct.Struct(">ii")
 CLIENT_ID_LENGTH_POSITION = 8
 CORRELATION_ID_BYTES = 4
@@ -107,12 +108,13 @@ class Dispatcher:
     def dispatch(self, frame: memoryview, client: Client) -> None:
         """Handles one request; raises CloseConnection when it cannot be answered."""
         try:
-            key, version, correlation_id = _HEADER.unpack_from(frame)
-            route = self._routes.get(key << 16 | version & 0xFFFF) or self._route(key, version)
+            key_and_version, correlation_id = _HEADER.unpack_from(frame)
+            route = self._routes.get(key_and_version) or self._route(key_and_version)
             if route is None:
                 self._send_unsupported_version(frame, correlation_id, client)
                 return
-            count = self._metrics.requests[key] = self._metrics.requests[key] + 1
+            requests = self._metrics.requests
+            count = requests[route.key] = requests[route.key] + 1
             started = 0.0 if count % LATENCY_SAMPLE_EVERY else self._loop.time()
             shortcut = route.shortcut
             if shortcut is not None and shortcut(
@@ -134,8 +136,8 @@ class Dispatcher:
         except CloseConnection:
             raise
         except Exception:
-            logger.exception("handler failed", api=route.name, version=version, client=client.client_host)
-            raise CloseConnection(f"{route.name} v{version} failed") from None
+            logger.exception("handler failed", api=route.name, version=route.version, client=client.client_host)
+            raise CloseConnection(f"{route.name} v{route.version} failed") from None
 
     def _read_head(self, route: _Route, frame: memoryview, client: Client) -> RequestHead:
         header = decode_request_header(frame)
@@ -200,8 +202,9 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _route(self, key: int, version: int) -> _Route | None:
+    def _route(self, key_and_version: int) -> _Route | None:
         """Raises CloseConnection for what we do not speak; None: ApiVersions in a version that we do not know."""
+        key, version = _KEY_AND_VERSION.unpack(key_and_version.to_bytes(4, "big"))
         api = self._apis.get(key)
         if api is None:
             raise CloseConnection(f"unknown API key {key}")
@@ -210,7 +213,7 @@ class Dispatcher:
                 return None
             raise CloseConnection(f"unsupported {api.key.name} v{version}")
         route = _Route(api, version, self._shortcuts.get((key, version)))
-        self._routes[key << 16 | version & 0xFFFF] = route
+        self._routes[key_and_version] = route
         return route
 
     def _send_unsupported_version(self, frame: memoryview, correlation_id: int, client: Client) -> None:

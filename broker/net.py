@@ -218,7 +218,7 @@ class Client(asyncio.BufferedProtocol):
         dispatch = self._listener.dispatcher.dispatch
         while not self._closing and (frame := connection.next_frame()) is not None:
             if connection.has_pending:
-                overlapping = bytes(frame[:2]) == PRODUCE_KEY
+                overlapping = frame[:2].tobytes() == PRODUCE_KEY
                 if not connection.admits(overlapping):
                     # With sync=os and interval the responses of the produces before are ready once they are written.
                     self._listener.commit()

@@ -95,10 +95,10 @@ class UsualProduce:
             position += 1
             if size > 0x7F:
                 size, position = long_varint(size, frame, position)
+            end = position + size - 1
+            if end + len(_NO_TAGS) != len(frame) or frame[end] or frame[end + 1] or frame[end + 2]:
+                return False
         except IndexError:
-            return False
-        end = position + size - 1
-        if frame[end:] != _NO_TAGS:
             return False
         if self._revision != self._topics.revision:
             self._targets.clear()
