@@ -8,7 +8,7 @@ There are two of them. `checkpoint` describes data that is on the disk. With `st
 machine, while the page cache that it describes cannot have been lost.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from storage.segment import Segment
 
 NAME = "checkpoint"
 UNSYNCED_NAME = "checkpoint.unsynced"
+REPAIRED_BOOT = "repaired"
+"""Instead of a boot id: it equals no machine's, so that the next start trusts nothing it has not read."""
 _MAGIC = b"SLCK"
 _FORMAT = 1
 
@@ -72,6 +74,12 @@ class LogState:
 def unpack_log(state: bytes) -> LogState:
     """See `pack_log`."""
     return LogState(*msgpack.unpackb(state))
+
+
+def pack_state(state: LogState) -> bytes:
+    """The opposite of `unpack_log`."""
+    packed: bytes = msgpack.packb(list(astuple(state)))
+    return packed
 
 
 def restore_log(log: PartitionLog, state: LogState, packed: bytes) -> None:

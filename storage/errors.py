@@ -17,10 +17,18 @@ class CorruptStorage(Exception):
     """Durable data is damaged: the broker refuses to start instead of cutting it silently."""
 
     def __init__(self, path: Path, position: int, reason: str) -> None:
-        super().__init__(f"{path}: damaged at byte {position}: {reason}; run `senselog check` on the data directory")
+        super().__init__(path, position, reason)
         self.path = path
         self.position = position
         self.reason = reason
+        self.directory: Path | None = None
+        """The data directory."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: damaged at byte {self.position}: {self.reason}. Nothing has been changed; to set what is damaged "
+            f"aside and start without it: senselog check {self.directory or 'DIR'} --repair"
+        )
 
 
 class DirectoryLocked(Exception):

@@ -9,7 +9,7 @@ import msgpack
 
 from protocol.crc import crc32c
 from protocol.errors import ErrorCode, KafkaError
-from storage.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from storage.checkpoint import REPAIRED_BOOT, Checkpoint, read_checkpoint, write_checkpoint
 from storage.clock import Clock
 from storage.config import LogConfig, StorageConfig
 from storage.errors import CorruptStorage, StorageFailure
@@ -64,7 +64,7 @@ class LogManager:
         self.failed: Exception | None = None
         """The disk failed: nothing is acknowledged any more."""
         self.loss: str | None = None
-        """What a power failure took under `storage.sync=os`, for the broker to say once."""
+        """What a power failure under `storage.sync=os`, or a repair, has cost; for the broker to say once."""
         self.on_failure: Callable[[Exception], None] = lambda _: None
 
     @classmethod
@@ -86,8 +86,10 @@ class LogManager:
         manager = cls(directory, config, clock, file_system, post, new_worker)
         try:
             manager._recover()
-        except BaseException:
+        except BaseException as error:
             manager._lock.close()
+            if isinstance(error, CorruptStorage):
+                error.directory = directory
             raise
         return manager
 
@@ -233,11 +235,7 @@ class LogManager:
             # What recovery cut or left out must not be found again behind new batches that took its offsets.
             self._file_system.sync_all(self._directory)
             self._write_behind.checkpoint_now(self._drain)
-            self.loss = (
-                "the machine stopped under storage.sync=os, what it had not written back is lost: "
-                f"{check.cut_bytes} bytes of segments cut, {replay.dropped} batches behind lost ones left out, "
-                f"{len(check.orphans)} directories of lost logs set aside as *.orphan"
-            )
+            self.loss = _describe_loss(checkpoint, check, replay)
 
     def _settle(self, replayed: ReplayedWal) -> None:
         """Make durable what readers are about to see, and remove what must not come back; before the first append."""
@@ -347,3 +345,13 @@ class LogManager:
             except queue.Empty:
                 return
             callback()
+
+
+def _describe_loss(checkpoint: Checkpoint, check: DirectoryCheck, replay: Replay) -> str:
+    cause = "the machine stopped under storage.sync=os and what it had not written back is lost"
+    if checkpoint.boot_id == REPAIRED_BOOT:
+        cause = "damage was set aside"
+    return (
+        f"{cause}: {check.cut_bytes} bytes of segments cut, {replay.dropped} batches behind lost ones left out, "
+        f"{len(check.orphans)} directories of lost logs set aside as *.orphan"
+    )

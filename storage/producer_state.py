@@ -105,6 +105,13 @@ class ProducerState:
         for key in expired:
             del self.producers[key]
 
+    def drop_from(self, log_end_offset: int) -> None:
+        """Forget batches at or beyond a cut end."""
+        for key, producer in list(self.producers.items()):
+            producer.batches = [batch for batch in producer.batches if batch[2] < log_end_offset]
+            if not producer.batches:
+                del self.producers[key]
+
     def snapshot(self) -> list[list[object]]:
         """For the checkpoint; see `restore`. Copied: it is packed only after the batches so far are durable."""
         return [[p.producer_id, p.epoch, p.last_active_ms, list(p.batches)] for p in self.producers.values()]

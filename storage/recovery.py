@@ -103,25 +103,41 @@ def replay_wal(
     ):
         path = files[0].path.parent if files else Path("wal")
         raise CorruptStorage(path, 0, f"WAL file {checkpoint.wal_generation} is missing")
+    walk = walk_wal(files, checkpoint.replay_from, apply)
+    loss = proven_loss(files, walk)
+    if loss is not None:
+        raise loss
+    stale = [file for file in files if file not in walk.files]
+    return ReplayedWal(walk.expected, walk.files, stale, walk.frames)
+
+
+@dataclass(slots=True)
+class WalWalk:
+    """How far the frames follow one another."""
+
+    expected: int
+    """Sequence of the first frame that is not there."""
+    files: list[WalFile]
+    stopped_at: int = FILE_HEADER_BYTES
+    """Where it should be, in the last of the files."""
+    frames: int = 0
+    """Applied."""
+
+
+def walk_wal(files: list[WalFile], replay_from: int, apply: Callable[[Entry, WalFile], None]) -> WalWalk:
+    """Apply the frames from `replay_from` on, in sequence, up to the first that is missing or bad."""
     firsts = [(frame.sequence, file) for file in files if (frame := _first_frame(file)) is not None]
     firsts.sort(key=lambda first: first[0])
-    expected = checkpoint.replay_from
-    started = False
-    walked: list[WalFile] = []
-    frames = 0
-    stopped_at = FILE_HEADER_BYTES
+    walk = WalWalk(replay_from, [])
     for first, file in firsts:
         # Frames that the checkpoint covers may be missing: under `interval` they were never synced.
-        if first > max(expected, checkpoint.replay_from) or (started and first < expected):
+        if first > max(walk.expected, replay_from) or (walk.files and first < walk.expected):
             break
-        started = True
-        expected, stopped_at, applied = _walk(file, first, checkpoint.replay_from, apply)
-        walked.append(file)
-        frames += applied
-    expected = max(expected, checkpoint.replay_from)
-    _refuse_proven_loss(files, walked, stopped_at, expected)
-    stale = [file for file in files if file not in walked]
-    return ReplayedWal(expected, walked, stale, frames)
+        walk.expected, walk.stopped_at, applied = _walk(file, first, replay_from, apply)
+        walk.files.append(file)
+        walk.frames += applied
+    walk.expected = max(walk.expected, replay_from)
+    return walk
 
 
 def _first_frame(file: WalFile) -> Frame | None:
@@ -146,23 +162,22 @@ def _walk(
     return expected, position, applied
 
 
-def _refuse_proven_loss(files: list[WalFile], walked: list[WalFile], stopped_at: int, expected: int) -> None:
-    """A frame that knew `expected` to be synced proves that its absence is damage, not the torn end of the log."""
+def proven_loss(files: list[WalFile], walk: WalWalk) -> CorruptStorage | None:
+    """A frame that knew `walk.expected` to be synced proves that its absence is damage, not the torn end of the log."""
+    walked = walk.files
     for file in files:
         start = FILE_HEADER_BYTES
         if file in walked:
             if file is not walked[-1]:
                 continue
-            start = stopped_at
+            start = walk.stopped_at
         # Frames written under storage.sync=os claim nothing.
         for frame in find_frames(file.mapping.view, start, file.seed):
-            if frame.synced_sequence >= expected:
-                at, position = (walked[-1], stopped_at) if walked else (file, FILE_HEADER_BYTES)
-                raise CorruptStorage(
-                    at.path,
-                    position,
-                    f"frame {expected} is not readable, but frame {frame.sequence} says it was synced",
-                )
+            if frame.synced_sequence >= walk.expected:
+                at = walked[-1] if walked else file
+                reason = f"frame {walk.expected} is not readable, but frame {frame.sequence} says it was synced"
+                return CorruptStorage(at.path, walk.stopped_at, reason)
+    return None
 
 
 def restore_logs(checkpoint: Checkpoint, logs: dict[LogKey, PartitionLog], new_log: NewLog) -> None:
@@ -275,4 +290,5 @@ class DirectoryCheck:
             log.segments[-1].sealed = False
         log.high_watermark = log.log_end_offset = log.tail.end_offset = end_offset
         log.epochs.drop_from(end_offset)
+        log.producers.drop_from(end_offset)
         self._services.changed[log] = None

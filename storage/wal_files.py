@@ -14,6 +14,8 @@ from storage.file_system import File, FileSystem, Mapping
 from storage.wal_frame import FILE_HEADER_BYTES, Generation, decode_file_header, encode_file_header
 
 SUFFIX = ".wal"
+DAMAGED_SUFFIX = ".damaged"
+"""What a repair has set aside, here and among segments: nobody but a person removes it."""
 SPARE_FILES_MAX = 4
 """Recycled files kept: one is in use while checkpoints free the others; more would only hold disk space."""
 _ZEROS = bytes(1 << 20)
@@ -66,7 +68,7 @@ class WalFiles:
         for name, size in sorted(self._file_system.list_directory(self._directory).items()):
             path = self._directory / name
             if not name.endswith(SUFFIX):
-                if tidy:
+                if tidy and not name.endswith(DAMAGED_SUFFIX):
                     self._file_system.remove(path)
                 continue
             file = self._file_system.open(path)
