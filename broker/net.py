@@ -81,7 +81,8 @@ class KafkaListener:
     def mark_dirty(self, client: "Client") -> None:
         """Writes the client's responses at the end of this turn of the loop, all in one write."""
         self._dirty.append(client)
-        self.commit_soon()
+        if not self._turn_scheduled:
+            self.commit_soon()
 
     def commit_soon(self) -> None:
         """Commits what all connections appended in this turn of the loop, once each of them has been read."""

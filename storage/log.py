@@ -171,9 +171,9 @@ class PartitionLog:
         `records`: writable; patched in place and borrowed until `LogManager.commit` returns. Raises KafkaError with the
         code to answer (research part 2.2 and 2.3); nothing has changed then.
         """
-        services = self._services
-        if services.refusal is not None:
-            raise services.refusal
+        refusal = self._services.refusal
+        if refusal is not None:
+            raise refusal
         if self.deleted:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         if len(batches) > 1 or batches[0].producer_id >= 0:
