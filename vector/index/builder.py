@@ -45,7 +45,7 @@ class Builder:
         return True
 
     def forget(self, index: PartitionIndex) -> None:
-        """Takes the waiting task of a deleted index back; one under way ends in a swap that finds its sources gone."""
+        """Takes the waiting task of an index that is about to be closed back; the swap of one under way does nothing."""
         with self._changed:
             self._tasks = deque(entry for entry in self._tasks if entry[0] is not index)
 

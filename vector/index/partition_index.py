@@ -63,6 +63,7 @@ class PartitionIndex:
         self._task: BuildTask | None = None
         self._plan_not_before = -float("inf")
         self._build_error: str | None = None
+        self._closed = False
         self._counters = SearchCounters()
         if catalog.continues and isinstance(self._segments[-1], GrowingSegment):
             self._growing = self._segments[-1]
@@ -232,7 +233,11 @@ class PartitionIndex:
         self._store_manifest()
 
     def close(self) -> None:
-        """Checkpoints and closes. A build under way is wasted: its files are removed at the next open."""
+        """Checkpoints and closes. A build under way is wasted: its files are removed at the next open.
+
+        From here on nothing is written, by `swap` neither: the folder may already be another PartitionIndex's.
+        """
+        self._closed = True
         self.checkpoint()
         self._journal.close()
 
@@ -240,7 +245,7 @@ class PartitionIndex:
 
     def plan(self) -> BuildTask | None:
         """The next build, None when there is none or one is under way; answered by `swap` or `abandon`."""
-        if self._task is not None or self._monotonic() < self._plan_not_before:
+        if self._closed or self._task is not None or self._monotonic() < self._plan_not_before:
             return None
         if should_freeze(self._facts(self._growing), self.settings):
             self._freeze()
@@ -256,7 +261,9 @@ class PartitionIndex:
         return build(self.directory, task.identity, task.sources, task.log_start_offset, self.settings)
 
     def swap(self, task: BuildTask, built: Built | None) -> bool:
-        """Replaces the sources by what was built, atomically; False when a source has been dropped meanwhile."""
+        """Replaces the sources by what was built, atomically; False when a source has been dropped, or the index closed, meanwhile."""
+        if self._closed:
+            return False
         self._task = None
         self._build_error = None
         if built is None or not set(task.sources) <= set(self._segments):
@@ -271,6 +278,8 @@ class PartitionIndex:
 
     def abandon(self, task: BuildTask, error: Exception) -> None:
         """A build failed: its files go, status says why, and it is tried again after BUILD_RETRY_S."""
+        if self._closed:
+            return
         self._task = None
         self._build_error = f"{type(error).__name__}: {error}"
         self._plan_not_before = self._monotonic() + BUILD_RETRY_S
