@@ -44,8 +44,9 @@ class Models:
                 )
                 scheduler = EmbedScheduler(embedder)
                 await scheduler.prepare()
-            except (EmbedError, OSError) as error:
-                self.troubles[key] = str(error)
+            except Exception as error:  # of whatever library opens it; everybody waits for this task
+                known = isinstance(error, EmbedError | OSError)
+                self.troubles[key] = str(error) if known else f"{name}: {type(error).__name__}: {error}"
                 await asyncio.sleep(wait_s)
                 wait_s = min(RETRY_MAX_S, wait_s * 2)
             else:

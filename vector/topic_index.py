@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,49 +83,70 @@ class TopicIndex:
     def start(self) -> None:
         """Begins to open and index, in the background."""
         self._follow(self.assignment.states)
-        self._opening = asyncio.get_running_loop().create_task(self._open())
+        self._opening = asyncio.get_running_loop().create_task(self._keep_opening())
 
     def _follow(self, states: Mapping[int, LogState]) -> None:
         for partition, state in states.items():
             clock = self._lags.setdefault(partition, LagClock(asyncio.get_running_loop().time))
             clock.saw(state.last_stable_offset)
 
+    async def _keep_opening(self) -> None:
+        while True:
+            try:
+                await self._open()
+            except Exception as error:  # whatever it is, nobody else would try again
+                self.trouble = str(error) or type(error).__name__
+                logger.exception("cannot open the index of %s", self.assignment.topic)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
     async def _open(self) -> None:
         config, model = self.assignment.config, self.assignment.model
         before = latest_generation(self.directory)
         if before is not None and (before.identity.model, before.identity.field) == (model, config.field):
             # Searches by vector work before the model is there, and without it.
-            await self._open_indexes(before)
-        self.scheduler = await self._parts.models.get(model, config.dimensions)
-        embedder = self.scheduler.embedder
+            self.generation = before
+            await self._open_indexes(before, list(self.assignment.states))
+        scheduler = await self._parts.models.get(model, config.dimensions)
+        embedder = scheduler.embedder
         identity = Identity(
             config.field, config.long_text, model, embedder.revision, embedder.dimensions, config.metric
         )
-        if self.generation is None or self.generation.identity != identity:
+        generation = self.generation
+        if generation is None or generation.identity != identity:
+            # Nothing may be searched between the two: this model's vectors mean nothing in the other's index.
+            self.generation = None
             await self._close_indexes()
             generation = await self._in_index_thread(open_generation, self.directory, identity)
-            await self._open_indexes(generation)
-        for partition in list(self.indexes):
-            self._start_indexer(partition)
+            self.generation = generation
+        self.scheduler = scheduler
+        await self._index_all(generation)
 
-    async def _open_indexes(self, generation: Generation) -> None:
-        self.generation = generation
-        for partition in list(self.assignment.states):
+    async def _index_all(self, generation: Generation) -> None:
+        """Opens and indexes every partition, those included that are added meanwhile."""
+        while missing := [partition for partition in self.assignment.states if partition not in self.indexers]:
+            await self._open_indexes(generation, missing)
+            for partition in missing:
+                self._start_indexer(partition)
+        self.trouble = None
+
+    async def _open_indexes(self, generation: Generation, partitions: Iterable[int]) -> None:
+        for partition in partitions:
             await self._open_index(generation, partition)
 
     async def _open_index(self, generation: Generation, partition: int) -> None:
         while partition not in self.indexes:
             try:
-                index = await self._in_index_thread(self._open_in_thread, generation, partition)
+                await self._in_index_thread(self._open_in_thread, generation, partition)
             except (OSError, ValueError) as error:
                 self.trouble = f"partition {partition}: {error}"
                 logger.exception("cannot open the index of %s-%d", self.assignment.topic, partition)
                 await asyncio.sleep(RETRY_S)
             else:
-                self.indexes[partition] = index
                 self.trouble = None
 
-    def _open_in_thread(self, generation: Generation, partition: int) -> PartitionIndex:
+    def _open_in_thread(self, generation: Generation, partition: int) -> None:
         config, identity = self.assignment.config, generation.identity
         settings = IndexSettings(
             dimensions=identity.dimensions,
@@ -139,20 +160,16 @@ class TopicIndex:
         recovered = self.assignment.recovered.get(partition)
         if recovered is not None and index.indexed_offset > recovered:
             index.truncate(recovered)
+        # Here, not by who waits for it: one that is cancelled meanwhile must still find the index, to close it.
+        self.indexes[partition] = index
         self._parts.builder.submit(index)
-        return index
 
     def add_partitions(self, states: Mapping[int, LogState]) -> None:
         """The topic has grown."""
         self.assignment.states.update(states)
         self._follow(states)
         if self._opening is not None and self._opening.done() and self.generation is not None:
-            self._opening = asyncio.get_running_loop().create_task(self._add(list(states), self.generation))
-
-    async def _add(self, partitions: list[int], generation: Generation) -> None:
-        for partition in partitions:
-            await self._open_index(generation, partition)
-            self._start_indexer(partition)
+            self._opening = asyncio.get_running_loop().create_task(self._index_all(self.generation))
 
     def _start_indexer(self, partition: int) -> None:
         assert self.scheduler is not None
@@ -178,7 +195,7 @@ class TopicIndex:
                 await indexer.run()
             except ChannelClosed:
                 return
-            except (KafkaError, OSError, ValueError) as error:
+            except Exception as error:  # whatever it is, nobody else would index this partition again
                 if isinstance(error, KafkaError) and error.code == ErrorCode.UNKNOWN_TOPIC_ID:
                     return  # deleted; the broker is about to say so
                 self.trouble = f"partition {indexer.place.partition}: {error}"
@@ -273,14 +290,20 @@ class TopicIndex:
         await self._close_indexes()
 
     async def _close_indexes(self) -> None:
-        for partition, index in list(self.indexes.items()):
-            del self.indexes[partition]
-            self.indexers.pop(partition, None)
+        await self._in_index_thread(_nothing)  # what is being opened or written there has ended then
+        indexes = list(self.indexes.values())
+        self.indexes.clear()
+        self.indexers.clear()
+        for index in indexes:
             self._parts.builder.forget(index)
             await self._in_index_thread(_close, index)
 
     async def _in_index_thread(self, call: Any, *arguments: object) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._parts.threads.index, call, *arguments)
+
+
+def _nothing() -> None:
+    """Waited for in the index thread, which works in order."""
 
 
 def _close(index: PartitionIndex) -> None:

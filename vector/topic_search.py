@@ -12,6 +12,8 @@ from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import iterate_records, walk_batches
 from vector.embed.port import Float32
 from vector.extract import content_hash, extract_text
+from vector.generation import Generation
+from vector.index.partition_index import PartitionIndex
 from vector.index.query import Candidate, IndexQuery
 from vector.indexer import LogSource
 from vector.request import vector_from_bytes
@@ -43,14 +45,7 @@ class TopicSearch:
     async def search(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Raises KafkaError: 14 while the index loads, 15 without a model for texts, 78 when the wait ran out, 42, 91."""
         topic = self._topic
-        generation = topic.generation
-        missing = [p["partition"] for p in message["partitions"] if p["partition"] not in topic.indexes]
-        if generation is None or missing:
-            # The model comes first: without it nobody knows what the index would be.
-            reason = topic.status()["trouble"]
-            raise KafkaError(
-                ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, f"the index is loading{f': {reason}' if reason else ''}"
-            )
+        generation, _ = self._open_indexes(message)
         started = time.perf_counter_ns()
         min_offsets: dict[int, int] = message["min_offsets"]
         waiting = asyncio.create_task(topic.wait_for(min_offsets, message["wait_ms"] / 1000))
@@ -67,7 +62,12 @@ class TopicSearch:
             state = ", ".join(f"partition {p} is indexed up to {at} of {min_offsets[p]}" for p, at in behind.items())
             raise KafkaError(ErrorCode.OFFSET_NOT_AVAILABLE, f"not indexed within {message['wait_ms']} ms: {state}")
         waited = time.perf_counter_ns()
-        results = await asyncio.get_running_loop().run_in_executor(self._threads.search, self._search, vectors, message)
+        now, indexes = self._open_indexes(message)
+        if now is not generation:  # the vectors are the other's
+            raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading: it has just been replaced")
+        results = await asyncio.get_running_loop().run_in_executor(
+            self._threads.search, _search, indexes, vectors, message
+        )
         return {
             "model": generation.identity.model,
             "dimensions": generation.identity.dimensions,
@@ -80,6 +80,18 @@ class TopicSearch:
             "results": results,
             "states": self.states(message),
         }
+
+    def _open_indexes(self, message: Mapping[str, Any]) -> tuple[Generation, dict[int, PartitionIndex]]:
+        """What is to be searched. Raises KafkaError COORDINATOR_LOAD_IN_PROGRESS while any of it is not open."""
+        generation, indexes = self._topic.generation, self._topic.indexes
+        wanted = [one["partition"] for one in message["partitions"]]
+        if generation is None or any(partition not in indexes for partition in wanted):
+            # The model comes first: without it nobody knows what the index would be.
+            reason = self._topic.status()["trouble"]
+            raise KafkaError(
+                ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, f"the index is loading{f': {reason}' if reason else ''}"
+            )
+        return generation, {partition: indexes[partition] for partition in wanted}
 
     def states(self, message: Mapping[str, Any]) -> dict[int, tuple[int, int, int]]:
         """(indexed_offset, lag_ms, failed) of each partition asked for."""
@@ -152,42 +164,44 @@ class TopicSearch:
                         return (await self._embed([text]))[0]
         raise nothing
 
-    # In a search thread
 
-    def _search(self, vectors: list[Float32], message: Mapping[str, Any]) -> list[list[tuple[Any, ...]]]:
-        """Per query: (partition, offset, timestamp_ms, similarity, duplicates, flags, vector bytes or None), best first."""
-        results = []
-        for vector in vectors:
-            found: list[_Found] = []
-            for wanted in message["partitions"]:
-                index = self._topic.indexes.get(wanted["partition"])
-                if index is None:  # closed since the search began: the topic is being deleted
-                    raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-                candidates = index.search(_index_query(vector, wanted, message))
-                found += [_Found(wanted["partition"], candidate) for candidate in candidates]
-            found.sort(key=lambda one: one.order)
-            results.append(self._rows(found[: message["limit"]], with_vectors=message["vectors"]))
-        return results
+# In a search thread
 
-    def _rows(self, found: list[_Found], *, with_vectors: bool) -> list[tuple[Any, ...]]:
-        vectors: dict[tuple[int, int], bytes] = {}
-        if with_vectors:
-            for partition in {one.partition for one in found}:
-                offsets = [one.candidate.offset for one in found if one.partition == partition]
-                for offset, vector in self._topic.indexes[partition].vectors_at(offsets).items():
-                    vectors[partition, offset] = np.asarray(vector, dtype="<f4").tobytes()
-        return [
-            (
-                one.partition,
-                one.candidate.offset,
-                one.candidate.timestamp_ms,
-                float(one.candidate.similarity),
-                one.candidate.duplicates,
-                one.candidate.flags,
-                vectors.get((one.partition, one.candidate.offset)),
-            )
-            for one in found
-        ]
+
+def _search(
+    indexes: Mapping[int, PartitionIndex], vectors: list[Float32], message: Mapping[str, Any]
+) -> list[list[tuple[Any, ...]]]:
+    """Per query: (partition, offset, timestamp_ms, similarity, duplicates, flags, vector bytes or None), best first."""
+    results = []
+    for vector in vectors:
+        found: list[_Found] = []
+        for wanted in message["partitions"]:
+            candidates = indexes[wanted["partition"]].search(_index_query(vector, wanted, message))
+            found += [_Found(wanted["partition"], candidate) for candidate in candidates]
+        found.sort(key=lambda one: one.order)
+        results.append(_rows(indexes, found[: message["limit"]], with_vectors=message["vectors"]))
+    return results
+
+
+def _rows(indexes: Mapping[int, PartitionIndex], found: list[_Found], *, with_vectors: bool) -> list[tuple[Any, ...]]:
+    vectors: dict[tuple[int, int], bytes] = {}
+    if with_vectors:
+        for partition in {one.partition for one in found}:
+            offsets = [one.candidate.offset for one in found if one.partition == partition]
+            for offset, vector in indexes[partition].vectors_at(offsets).items():
+                vectors[partition, offset] = np.asarray(vector, dtype="<f4").tobytes()
+    return [
+        (
+            one.partition,
+            one.candidate.offset,
+            one.candidate.timestamp_ms,
+            float(one.candidate.similarity),
+            one.candidate.duplicates,
+            one.candidate.flags,
+            vectors.get((one.partition, one.candidate.offset)),
+        )
+        for one in found
+    ]
 
 
 def _index_query(vector: Float32, wanted: Mapping[str, Any], message: Mapping[str, Any]) -> IndexQuery:

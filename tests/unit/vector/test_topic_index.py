@@ -1,0 +1,234 @@
+"""A topic in the worker while it opens: partitions that come, models that go, calls that are cancelled."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.errors import ErrorCode, KafkaError
+from protocol.record_batch import Record, build_batch
+from vector import topic_index
+from vector.config import VectorConfig
+from vector.embed.hashing import HashingEmbedder
+from vector.embed.port import Embedder, EmbedSettings
+from vector.index.builder import Builder
+from vector.index.partition_index import PartitionIndex
+from vector.indexer import LogRun, LogState
+from vector.models import Models
+from vector.threads import WorkerThreads
+from vector.topic_index import Assignment, TopicIndex, WorkerParts
+from vector.topic_search import TopicSearch
+
+VALUES = (b"disk full", b"login failed")
+STATE = LogState(0, len(VALUES), len(VALUES))
+
+
+class Source:
+    """Every partition holds VALUES."""
+
+    async def read(self, topic_id: bytes, partition: int, offset: int, max_bytes: int) -> LogRun:
+        del topic_id, partition, max_bytes
+        if offset >= len(VALUES):
+            return LogRun(b"", offset, STATE)
+        records = [Record(number, 1000 + number, None, value) for number, value in enumerate(VALUES)]
+        return LogRun(bytes(build_batch(records)), len(VALUES), STATE)
+
+
+class Worker:
+    """What topics share; a model is opened once `model_there` is set, as `revision`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.model_there = threading.Event()
+        self.revision = "1"
+        self.faults: list[Exception] = []
+        self.threads = WorkerThreads()
+        self.builder = Builder(self.threads.post_to_index)
+        models = Models(EmbedSettings(""), self.threads, self._open)
+        self.parts = WorkerParts(directory, Source(), models, self.threads, self.builder)
+
+    def _open(self, name: str, dimensions: int, settings: EmbedSettings) -> Embedder:
+        del dimensions, settings
+        assert self.model_there.wait(20)
+        if self.faults:
+            raise self.faults.pop()
+        embedder = HashingEmbedder(name, 16)
+        embedder.revision = self.revision
+        return embedder
+
+    def topic(self, partitions: int) -> TopicIndex:
+        config = VectorConfig("value", None, 0, "cosine", "truncate", 16, 100, 64, "sq8")
+        states = dict.fromkeys(range(partitions), STATE)
+        return TopicIndex(Assignment("logs", b"t" * 16, config, "hashing:16", states), self.parts)
+
+    def close(self) -> None:
+        self.model_there.set()
+        self.parts.models.close()
+        self.builder.close()
+        self.threads.close()
+
+
+@pytest.fixture
+async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
+    worker = Worker(tmp_path)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topic_index, "RETRY_S", 0.001)
+    monkeypatch.setattr("vector.models.RETRY_MIN_S", 0.001)
+
+
+async def indexed(topic: TopicIndex, partitions: int) -> None:
+    async with asyncio.timeout(20):
+        while topic.behind(dict.fromkeys(range(partitions), len(VALUES))):
+            await asyncio.sleep(0.001)
+
+
+def search(limit: int = 10) -> dict[str, Any]:
+    return {
+        "queries": [{"text": "disk"}],
+        "limit": limit,
+        "min_similarity": None,
+        "partitions": [{"partition": 0, "from": -1, "until": -1, "log_start": 0}],
+        "from_timestamp": -1,
+        "until_timestamp": -1,
+        "exact": False,
+        "ef": -1,
+        "min_offsets": {},
+        "wait_ms": 0,
+        "partial_ok": False,
+        "vectors": False,
+    }
+
+
+async def test_partitions_added_while_the_model_loads_are_indexed(worker: Worker) -> None:
+    topic = worker.topic(1)
+    topic.start()
+    await asyncio.sleep(0)
+    topic.add_partitions({1: STATE})
+    topic.add_partitions({2: STATE})
+    worker.model_there.set()
+    await indexed(topic, 3)
+    topic.add_partitions({3: STATE})
+    topic.add_partitions({4: STATE})
+    await indexed(topic, 5)
+    await topic.close()
+
+
+async def test_a_bell_ahead_of_its_partition_does_not_hide_it(worker: Worker) -> None:
+    worker.model_there.set()
+    topic = worker.topic(1)
+    topic.start()
+    await indexed(topic, 1)
+    topic.ring(1, STATE)
+    assert 1 not in topic.assignment.states  # which is what the worker compares with
+    await topic.close()
+
+
+async def test_an_unexpected_error_while_opening_is_tried_again(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = topic_index.open_generation
+    errors: list[Exception] = [OSError(28, "No space left on device"), RuntimeError("no idea")]
+
+    def unlucky(*arguments: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return opened(*arguments)
+
+    monkeypatch.setattr(topic_index, "open_generation", unlucky)
+    worker.faults.append(RuntimeError("a library's own exception"))
+    worker.model_there.set()
+    topic = worker.topic(1)
+    topic.start()
+    await indexed(topic, 1)
+    assert not errors
+    assert topic.status()["trouble"] is None
+    await topic.close()
+
+
+async def test_an_unexpected_error_while_indexing_is_tried_again(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, errors = PartitionIndex.append, [ZeroDivisionError("a bug")]
+
+    def unlucky(self: PartitionIndex, run: Any) -> None:
+        if errors:
+            raise errors.pop()
+        append(self, run)
+
+    monkeypatch.setattr(PartitionIndex, "append", unlucky)
+    worker.model_there.set()
+    topic = worker.topic(1)
+    topic.start()
+    await indexed(topic, 1)
+    assert not errors
+    await topic.close()
+
+
+async def test_an_index_that_opens_while_its_topic_closes_is_closed_too(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left open, its builder would go on writing into a folder that the next assignment opens."""
+    opening, go, closed = threading.Event(), threading.Event(), []
+    open_index, close_index = PartitionIndex.open.__func__, PartitionIndex.close  # type: ignore[attr-defined]
+
+    def slow(cls: Any, *arguments: Any) -> Any:
+        opening.set()
+        assert go.wait(20)
+        return open_index(cls, *arguments)
+
+    def close(self: PartitionIndex) -> None:
+        closed.append(self.directory.name)
+        close_index(self)
+
+    monkeypatch.setattr(PartitionIndex, "open", classmethod(slow))
+    monkeypatch.setattr(PartitionIndex, "close", close)
+    worker.model_there.set()
+    topic = worker.topic(1)
+    topic.start()
+    await asyncio.to_thread(opening.wait, 20)
+    closing = asyncio.create_task(topic.close())
+    await asyncio.sleep(0)
+    go.set()
+    await closing
+    assert closed == ["0"]
+
+
+async def test_a_model_of_another_revision_never_searches_the_old_index(tmp_path: Path) -> None:
+    first = Worker(tmp_path)
+    first.model_there.set()
+    topic = first.topic(1)
+    topic.start()
+    await indexed(topic, 1)
+    await topic.close()
+    first.close()
+
+    second = Worker(tmp_path)
+    second.revision = "2"
+    topic = second.topic(1)
+    topic.start()
+    searcher = TopicSearch(topic, Source(), second.threads)
+    async with asyncio.timeout(20):
+        while 0 not in topic.indexes:  # the old index, for queries by vector
+            await asyncio.sleep(0.001)
+    with pytest.raises(KafkaError, match="the model is loading"):
+        await searcher.search(search())
+    second.model_there.set()
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                answer = await searcher.search(search())
+                break
+            except KafkaError as error:
+                if error.code != ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
+                    raise
+                await asyncio.sleep(0.001)
+    assert answer["generation"] == 2
+    await topic.close()
+    second.close()
