@@ -1,13 +1,13 @@
 """A stretch of the log, decoded: which texts it holds, and what became of the other records. Pure but for the model's `fit`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from protocol.errors import KafkaError
-from protocol.record_batch import Record, iterate_records, walk_batches
+from protocol.record_batch import BatchHeader, Record, iterate_records, walk_batches
 from vector.embed.port import Float32
 from vector.extract import content_hash, extract_text
 from vector.index.settings import Run
@@ -16,6 +16,7 @@ from vector.request import EMBEDDING_TRUNCATED
 # A run is embedded and appended as a whole, so it bounds how stale the index is while it catches up, and what a crash repeats.
 RUN_RECORDS_MAX = 512
 RUN_CHARACTERS_MAX = 256 * 1024
+_TIME_END = 2**63
 
 Fit = Callable[[str], tuple[str, bool]]
 
@@ -85,6 +86,10 @@ def stretches(
             stretch.failed += header.record_count
             stretch.next_offset = header.last_offset + 1
             continue
+        if not _in_order(records, header):
+            stretch.failed += header.record_count
+            stretch.next_offset = header.last_offset + 1
+            continue
         for record in records:
             if first <= record.offset < next_offset:
                 _take(stretch, record, field_name, long_text, fit)
@@ -94,6 +99,16 @@ def stretches(
                     stretch = Stretch()
     stretch.next_offset = next_offset
     yield stretch
+
+
+def _in_order(records: Iterable[Record], header: BatchHeader) -> bool:
+    """Whether offsets rise within the batch's and times are int64: a producer may have written others into a large batch."""
+    last = header.base_offset - 1
+    for record in records:
+        if not last < record.offset <= header.last_offset or not -_TIME_END <= record.timestamp_ms < _TIME_END:
+            return False
+        last = record.offset
+    return True
 
 
 def _take(stretch: Stretch, record: Record, field_name: str, long_text: str, fit: Fit) -> None:
