@@ -95,7 +95,7 @@ def _check_times(config: LogConfig, batch: BatchHeader, records: memoryview, now
     earliest = now_ms - config.message_timestamp_before_max_ms
     latest = now_ms + config.message_timestamp_after_max_ms
     first, last = times or (batch.base_timestamp, batch.max_timestamp)
-    if last > latest or first < earliest:
+    if max(first, last) > latest or min(first, last) < earliest:
         # Some time may be out of range; the records say which.
         _refuse_where(
             records,

@@ -171,6 +171,7 @@ def usual_batch(records: memoryview, config: LogConfig, now_ms: int) -> BatchHea
         or size > config.segment_bytes
         or config.cleanup_policy != "delete"
         or batch.max_timestamp > now_ms + config.message_timestamp_after_max_ms
+        or batch.base_timestamp > batch.max_timestamp
         or batch.base_timestamp < now_ms - config.message_timestamp_before_max_ms
         or crc32c(records[CHECKED_FROM:]) != batch.crc
     ):
