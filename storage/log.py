@@ -12,6 +12,7 @@ import msgpack
 from protocol.crc import crc32c
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import (
+    BATCH_OVERHEAD,
     BatchHeader,
     Record,
     iterate_records,
@@ -49,7 +50,7 @@ class LogServices:
         """Why appends are refused at the moment (disk full, storage failed)."""
         self.changed: dict[PartitionLog, None] = {}
         """Logs that differ from the last checkpoint."""
-        self.removals: list[Path] = []
+        self.removals: list[tuple[PartitionLog, Path]] = []
         """Files to remove once a checkpoint no longer names them."""
 
 
@@ -211,15 +212,24 @@ class PartitionLog:
     def _append_batch(self, records: memoryview, batch: BatchHeader, append_time_ms: int) -> None:
         position, size = batch.position, batch.size
         base_offset, leader_epoch = self.log_end_offset, self.leader_epoch
+        header = bytes(records[position : position + BATCH_OVERHEAD]) if append_time_ms >= 0 else None
         if append_time_ms >= 0:
             patch_log_append_time(records, position, append_time_ms)
             stamped = BatchHeader(records, position)
             batch.crc, batch.attributes, batch.max_timestamp = stamped.crc, stamped.attributes, append_time_ms
         patch_batch(records, position, base_offset, leader_epoch)
         payload = records if size == len(records) else records[position : position + size]
-        group = self._services.wal.add(
-            self.topic_id, self.partition, base_offset, size, batch.crc, leader_epoch, payload
-        )
+        try:
+            group = self._services.wal.add(
+                self.topic_id, self.partition, base_offset, size, batch.crc, leader_epoch, payload
+            )
+        except KafkaError:
+            # As it came: the caller may look at it again to say what was wrong.
+            if header is None:
+                patch_batch(records, position, 0, -1)
+            else:
+                records[position : position + BATCH_OVERHEAD] = header
+            raise
         batch.base_offset = base_offset
         next_offset = base_offset + batch.last_offset_delta + 1
         self.tail.add(base_offset, next_offset, size, batch.max_timestamp, group.file, group.position - size)
@@ -297,7 +307,7 @@ class PartitionLog:
                 continue
             self._services.readers.close(segment)
             self.dirty_segments.pop(segment, None)
-            self._services.removals += [segment.path(ending) for ending in (".log", ".index", ".timeindex")]
+            self._services.removals += [(self, segment.path(ending)) for ending in (".log", ".index", ".timeindex")]
         self.segments = kept
         self._services.changed[self] = None
 

@@ -251,7 +251,7 @@ class DirectoryCheck:
                 continue
             if name < first:
                 # Retention's: an older checkpoint, the last that was synced, may still name it.
-                self._services.removals.append(log.directory / name)
+                self._services.removals.append((log, log.directory / name))
             else:
                 self.cut_bytes += present[name] if name.endswith(".log") else 0
                 self._file_system.remove(log.directory / name)

@@ -268,8 +268,16 @@ class Wal:
             # The last one may have been written to meanwhile.
             del self._unsynced_files[: len(files) - 1]
             self.synced_sequence = target
-            if self._always:
-                self._complete(self._publish_synced)
+            if not self._always:
+                # What was written meanwhile waits for the next interval.
+                self._complete(self._sync_again)
+                return
+            self._complete(self._publish_synced)
+
+    def _sync_again(self) -> None:
+        self._syncing = self.written_sequence > self.synced_sequence
+        if self._syncing:
+            self._start_sync()
 
     def _publish_synced(self) -> None:
         if self.failed is None:

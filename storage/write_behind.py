@@ -91,6 +91,8 @@ class WriteBehind:
         """Logs with batches that are only in the WAL."""
         self._wanted: _Round | None = None
         self._preparing_spare = False
+        self._removing = 0
+        """Deleted logs whose directories the thread has yet to remove."""
         self._unflushed_bytes = 0
         """Since the last round began."""
         self._backlog_bytes = 0
@@ -170,8 +172,15 @@ class WriteBehind:
 
     def remove_log(self, log: PartitionLog) -> None:
         """Remove a deleted log's files; its deletion is durable in the WAL."""
-        directory = log.directory
-        self._worker.submit(lambda: self._writer.remove_directory(directory))
+        self._removing += 1
+        self._worker.submit(lambda: self._run_remove(log.directory))
+
+    def _run_remove(self, directory: Path) -> None:
+        self._writer.remove_directory(directory)
+        self._complete(self._removed)
+
+    def _removed(self) -> None:
+        self._removing -= 1
 
     def close(self) -> None:
         """Close the files."""
@@ -249,7 +258,8 @@ class WriteBehind:
             cut.log.flushing = True
             sync = current.checkpoint and current.sync
             plans.append((cut, plan_flush(cut.log, cut.until_offset, checkpoint=current.checkpoint, sync=sync)))
-        if self._backlog_bytes > BACKLOG_BYTES:
+        # Not past a removal that the thread has yet to come to: it may be of the directory that is about to be written.
+        if self._backlog_bytes > BACKLOG_BYTES and not self._removing:
             self._run_slice(plans)
         else:
             self._worker.submit(lambda: self._run_slice(plans))
@@ -327,18 +337,20 @@ class WriteBehind:
         )  # fmt: skip
         # An unsynced checkpoint may be lost, and the one before names these files.
         removals = services.removals[: current.removals] if current.sync else []
+        # A deleted log's files go with its directory, which may belong to the next topic of its name by now.
+        paths = [path for log, path in removals if not log.deleted]
         recyclable = services.wal.recyclable(current.replay_from)
-        self._worker.submit(lambda: self._run_checkpoint(current, checkpoint, removals, recyclable))
+        self._worker.submit(lambda: self._run_checkpoint(current, checkpoint, paths, len(removals), recyclable))
 
     def _run_checkpoint(
-        self, current: _Round, checkpoint: Checkpoint, removals: list[Path], recyclable: list[WalFile]
+        self, current: _Round, checkpoint: Checkpoint, paths: list[Path], removals: int, recyclable: list[WalFile]
     ) -> None:
         failure: OSError | None = None
         try:
             if current.sync:
                 self._writer.sync(self._directory)
             write_checkpoint(self._file_system, self._directory, checkpoint, sync=current.sync)
-            for path in removals:
+            for path in paths:
                 self._writer.remove(path)
             while recyclable:
                 self._wal_files.recycle(recyclable[0])
@@ -347,9 +359,7 @@ class WriteBehind:
             failure = error
         self._complete(lambda: self._checkpoint_done(current, removals, recyclable, failure))
 
-    def _checkpoint_done(
-        self, current: _Round, removals: list[Path], kept: list[WalFile], failure: OSError | None
-    ) -> None:
+    def _checkpoint_done(self, current: _Round, removals: int, kept: list[WalFile], failure: OSError | None) -> None:
         services = self._services
         services.wal.old_files[:0] = kept
         if failure is not None:
@@ -357,7 +367,7 @@ class WriteBehind:
             services.changed.update(dict.fromkeys(self._logs.values()))
             self._give_up(current, failure)
             return
-        del services.removals[: len(removals)]
+        del services.removals[:removals]
         self._end_round()
 
     def _prepare_spare(self) -> None:

@@ -289,3 +289,102 @@ def test_two_thousand_idle_logs_cost_nothing_to_open() -> None:
     world.manager.close()
     world.open()
     assert len(list(world.manager.logs())) == 2001
+
+
+def test_an_append_refused_in_mid_turn_does_not_hold_back_those_before_it() -> None:
+    """They were accepted: the WAL writes them in this turn, before their buffers are used again."""
+    world = World(flush_bytes=1 << 30)
+    world.disk.capacity = world.disk.used()
+    accepted = []
+    with pytest.raises(KafkaError):
+        for number in range(1000):
+            world.append(b"x" * 1000, producer=(1, 0, number))
+            accepted.append(number)
+    world.manager.commit()
+    world.settle()
+    assert world.log.high_watermark == len(accepted) > 0
+
+
+@pytest.mark.parametrize("kind", ["CreateTime", "LogAppendTime"])
+def test_a_refused_append_leaves_the_batch_as_it_came(kind: str) -> None:
+    """A second look at it must not take it for a wrong one, which no producer would send again."""
+    world = World(LogConfig(message_timestamp_type=kind), flush_bytes=1 << 30)
+    world.write(b"a")
+    world.disk.capacity = world.disk.used()
+    for _ in range(1000):
+        data = memoryview(build_batch([Record(0, 1, None, b"x" * 1000, [])]))
+        before = bytes(data)
+        try:
+            world.log.append(data, parse_batches(data), now_ms=5)
+        except KafkaError:
+            assert bytes(data) == before
+            return
+        world.manager.commit()
+        world.settle()
+    raise AssertionError("never refused")
+
+
+def test_files_that_retention_dropped_do_not_take_those_of_the_next_topic_of_the_name() -> None:
+    """Both have the same path; the checkpoint that removes the old ones comes after the new ones are written."""
+    world = World(flush_bytes=1 << 30)
+    world.write(b"old")
+    world.flush()
+    world.log.delete_records_before(1)
+    world.manager.delete_log(world.log)
+    world.settle()
+    world.log = world.manager.create_log(b"n" * 16, "t", 0, world.log_config)
+    world.write(b"new")
+    world.flush()
+    assert world.values() == [b"new"]
+    world.manager.close()
+    assert check_directory(DIRECTORY, world.disk) == []
+
+
+def test_writing_inline_waits_for_removals_in_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the thread would remove the directory of a topic after the next one of its name has been written there."""
+    monkeypatch.setattr("storage.write_behind.BACKLOG_BYTES", 1000)
+    world = World(flush_bytes=1 << 30)
+    world.write(b"old")
+    world.flush()
+    sync, write_behind = world.machine.workers
+
+    def turn() -> None:
+        while world.machine.callbacks or sync.jobs:
+            while world.machine.callbacks:
+                world.machine.callbacks.pop(0)()
+            if sync.jobs:
+                sync.run_one()
+
+    world.manager.delete_log(world.log)
+    turn()
+    assert write_behind.jobs
+    world.log = world.manager.create_log(b"n" * 16, "t", 0, world.log_config)
+    world.append(b"x" * 5000)
+    world.manager.commit()
+    turn()
+    world.flush()
+    assert world.values() == [b"x" * 5000]
+
+
+def test_interval_syncs_once_per_interval_while_records_keep_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sync right after each sync would make it `always` in all but name."""
+    world = World(sync="interval")
+    thread = world.machine.workers[0]
+    file = type(world.manager._wal.active.file)
+    sync, syncs = file.sync, []
+
+    def produce_meanwhile(synced: object) -> None:
+        syncs.append(synced)
+        world.append(b"more")
+        world.manager.commit()
+        sync(synced)
+
+    world.append(b"first")
+    world.manager.commit()
+    while world.machine.callbacks:
+        world.machine.callbacks.pop(0)()
+    monkeypatch.setattr(file, "sync", lambda self: produce_meanwhile(self) if len(syncs) < 5 else sync(self))
+    thread.run_one()
+    assert len(syncs) == 1
+    world.settle()
+    assert world.manager._wal.synced_sequence == world.manager._wal.written_sequence
