@@ -112,10 +112,13 @@ async def _end(process: asyncio.subprocess.Process) -> int:
     try:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             return await process.wait()
-    except (TimeoutError, asyncio.CancelledError):
+    except BaseException as error:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        return await process.wait()
+        code = await process.wait()
+        if not isinstance(error, TimeoutError):
+            raise  # a cancellation: swallowed, the supervisor would start the next worker while the broker stops
+        return code
 
 
 def _environment() -> dict[str, str]:
