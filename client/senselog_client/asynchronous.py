@@ -130,7 +130,9 @@ class AsyncSenselogClient:
         while True:
             node_id = self._client.get_random_node()
             try:
-                response = await asyncio.wait_for(self._client.send(node_id, _Request(message)), timeout_ms / 1000)
+                # Not wait_for: in Python 3.11 that loses a cancellation that comes together with the answer.
+                async with asyncio.timeout(timeout_ms / 1000):
+                    response = await self._client.send(node_id, _Request(message))
             except IncompatibleBrokerVersion:
                 raise NotSupported(35, NOT_SENSELOG) from None
             except (KafkaConnectionError, NodeNotReadyError):
