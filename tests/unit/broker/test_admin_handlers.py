@@ -93,6 +93,24 @@ def test_a_topic_without_vectors_is_created_with_the_configs_that_kafka_lists(ad
     assert "vector.enabled" in [config.name for config in created(admin, "vectors", vector_enabled="true").configs]
 
 
+def test_names_collide_with_topics_before_the_request_only(admin: Admin) -> None:
+    topics = [
+        CreateTopicsRequest.CreatableTopic(name=name, num_partitions=1, replication_factor=1) for name in ("a.b", "a_b")
+    ]
+    answer = admin.ask(ApiKey.CREATE_TOPICS, 5, CreateTopicsRequest(topics=topics, timeout_ms=1000))
+    assert [result.error_code for result in answer.topics] == [0, 0]  # as Kafka 4.3 has it
+    assert created(admin, "a-b").error_code == 0
+    topics = [
+        CreateTopicsRequest.CreatableTopic(name=name, num_partitions=1, replication_factor=1) for name in ("c_d", "a.b")
+    ]
+    assert created(admin, "c.d").error_code == 0
+    answer = admin.ask(ApiKey.CREATE_TOPICS, 5, CreateTopicsRequest(topics=topics, timeout_ms=1000))
+    codes = [ErrorCode.INVALID_TOPIC_EXCEPTION, ErrorCode.TOPIC_ALREADY_EXISTS]
+    assert [result.error_code for result in answer.topics] == codes
+    admin.restart()
+    assert {"a.b", "a_b"} <= set(admin.topics.names())
+
+
 def test_only_validating_creates_nothing(admin: Admin) -> None:
     assert created(admin, "logs", validate_only=True).error_code == 0
     assert admin.topics.get("logs") is None
@@ -212,6 +230,7 @@ def test_offsets_by_time_and_their_ends(admin: Admin) -> None:
     delete = DeleteRecordsRequest.DeleteRecordsPartition(partition_index=0, offset=-1)
     records = DeleteRecordsRequest(topics=[DeleteRecordsRequest.DeleteRecordsTopic(name="logs", partitions=[delete])])
     assert admin.ask(ApiKey.DELETE_RECORDS, 2, records).topics[0].partitions[0].low_watermark == 3
+    assert listed(admin, -3) == (0, 1, 101)  # as in Kafka, while its segment is there
     admin.restart()
     assert [listed(admin, t) for t in (-2, -1, 0)] == [(0, 3, -1), (0, 3, -1), (0, -1, -1)]
 

@@ -194,6 +194,38 @@ def test_small_batches_are_walked(values: list[bytes | None], data: Any) -> None
     assert core.produced("t", damaged(bytes(wrong))).error_code == 87
 
 
+@pytest.mark.parametrize("codec", list(Compression)[1:])
+def test_small_compressed_batches_are_walked(core: Core, codec: Compression) -> None:
+    core.topic()
+    records = [Record(0, 1_700_000_000_000 + number, b"k", b"value %d" % number) for number in range(5)]
+    good = bytes(build_batch(records, codec=codec))
+    cut = bytearray(good[:-4])
+    struct.pack_into(">i", cut, 8, len(cut) - 12)
+    fewer = bytearray(damaged(good, record_count=4))
+    struct.pack_into(">i", fewer, 23, 3)
+    assert core.produced("t", damaged(bytes(cut))).error_code == -1  # Kafka's own answer
+    assert core.produced("t", damaged(bytes(fewer))).error_code == 87
+    assert core.produced("t", good).error_code == 0
+
+
+@pytest.mark.parametrize("codec", [Compression.NONE, Compression.LZ4])
+def test_the_header_gets_the_largest_time_of_its_records(core: Core, codec: Compression) -> None:
+    core.topic()
+    now = 1_700_000_000_000
+    wrong = bytearray(build_batch([Record(0, now, None, b"a"), Record(0, now + 7, None, b"b")], codec=codec))
+    struct.pack_into(">q", wrong, 35, now + 1_000)
+    assert core.produced("t", damaged(bytes(wrong))).error_code == 0
+    stored = parse_batches(core.fetch(("t", 0, 0)).value.responses[0].partitions[0].records)
+    assert stored[0].max_timestamp == now + 7
+
+
+def test_a_base_time_out_of_range_is_found_whatever_the_header_says_of_the_largest(core: Core) -> None:
+    core.topic()
+    late = bytearray(batch(*[b"value %d" % number for number in range(100)]))
+    struct.pack_into(">q", late, 27, 2**63 - 1)
+    assert core.produced("t", damaged(bytes(late))).error_code == 32
+
+
 def test_a_length_that_never_ends_costs_nothing(core: Core) -> None:
     core.topic(max_message_bytes="10000000")
     endless = bytearray(batch(b"\xff" * 900_000))
