@@ -90,6 +90,8 @@ class SearchService:
         await self.feed.attach(channel)
 
     def _take_progress(self, message: Mapping[str, Any]) -> None:
+        # All of it anew: what a deleted topic's last notice said must not stay.
+        self.indexed = {}
         for topic_id, partition, indexed_offset, failed in message["offsets"]:
             self.indexed[topic_id, partition] = (indexed_offset, failed)
             self.feed.opened(topic_id, partition)

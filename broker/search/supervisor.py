@@ -64,7 +64,7 @@ class WorkerSupervisor:
             started = loop.time()
             try:
                 await self._run_once()
-            except (OSError, ChannelClosed, KafkaError) as error:
+            except Exception as error:  # whatever it is: without this task there is no search until a restart
                 logger.error("vector worker failed to start", error=str(error) or type(error).__name__)  # noqa: TRY400
             if loop.time() - started > STEADY_AFTER_S:
                 wait_s = BACKOFF_MIN_S
