@@ -43,7 +43,9 @@ async def read_records(topic: Topic, places: Iterable[Place]) -> dict[Place, Fou
         if result.cold:
             await asyncio.get_running_loop().run_in_executor(None, result.load)
         for buffer in result.buffers:
-            _collect(partition, memoryview(buffer), wanted[partition], found)
+            # A batch may begin below the log's start, which may have moved while the search waited.
+            alive = [offset for offset in wanted[partition] if offset >= log.log_start_offset]
+            _collect(partition, memoryview(buffer), alive, found)
     return found
 
 
