@@ -166,7 +166,8 @@ class Broker:
         if self._maintenance is not None:
             self._maintenance.cancel()
         try:
-            await asyncio.wait_for(self._stop_serving(), STOP_TIMEOUT_S)
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self._stop_serving()
         except TimeoutError:
             logger.warning("a service did not stop in time", limit_s=STOP_TIMEOUT_S)
         finally:
