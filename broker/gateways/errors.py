@@ -56,7 +56,10 @@ def error_body(error: KafkaError) -> dict[str, Any]:
 
 def _status(error: KafkaError) -> tuple[int, str]:
     if error.code is ErrorCode.INVALID_REQUEST and error.message.startswith("vector: "):
-        return 422, "NON_FINITE_VECTOR" if "infinite" in error.message else "DIMENSION_MISMATCH"
+        if "infinite" in error.message:
+            return 422, "NON_FINITE_VECTOR"
+        if "dimensions" in error.message:
+            return 422, "DIMENSION_MISMATCH"
     return _STATUS.get(error.code, (500, error.code.name))
 
 

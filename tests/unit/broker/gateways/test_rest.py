@@ -342,3 +342,11 @@ async def test_openapi_knows_every_field(client: httpx.AsyncClient) -> None:
     fields = document["components"]["schemas"]["SearchBody"]["properties"]
     assert {"query", "queries", "k", "limit", "filter", "consistency", "exact", "ef", "timeout_ms"} <= set(fields)
     assert document["components"]["schemas"]["SearchBody"]["additionalProperties"] is False
+
+
+async def test_a_vector_without_direction_is_no_dimension_mismatch(
+    client: httpx.AsyncClient, search: FakeSearch
+) -> None:
+    search.error = KafkaError(ErrorCode.INVALID_REQUEST, "vector: all components are zero, cosine has no direction")
+    response = await client.post(SEARCH, json={"query": {"vector": [0.0, 0.0]}})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "INVALID_ARGUMENT")
