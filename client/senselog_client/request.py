@@ -203,9 +203,10 @@ def _bounds(field: str, bounds: Mapping[str, int]) -> tuple[int, int]:
     low = high = -1
     for name, value in bounds.items():
         if name in ("gte", "gt"):
-            low = value if name == "gte" else value + 1
+            low = max(low, value if name == "gte" else value + 1)
         elif name in ("lt", "lte"):
-            high = value if name == "lt" else value + 1
+            until = value if name == "lt" else value + 1
+            high = until if high < 0 else min(high, until)
         else:
             raise ValueError(f"filter.{field}: unknown bound {name!r}")
     return low, high

@@ -205,3 +205,11 @@ def test_filters_become_fields_and_the_rest_travels_as_json() -> None:
 def test_names_that_do_not_exist_are_refused(options: dict, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         build_request("logs", [{"text": "x"}], **options)
+
+
+def test_of_two_bounds_on_one_side_the_narrower_holds() -> None:
+    """The later one replaced the other, so records outside the filter were hits."""
+    for bounds in ({"gte": 10, "gt": 4, "lt": 20, "lte": 30}, {"gt": 4, "gte": 10, "lte": 30, "lt": 20}):
+        request = build_request("logs", [{"text": "x"}], filter={"offset": bounds, "timestamp": bounds})
+        assert [(one.from_offset, one.until_offset) for one in request.offset_ranges] == [(10, 20)]
+        assert (request.from_timestamp, request.until_timestamp) == (10, 20)
