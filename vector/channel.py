@@ -73,7 +73,7 @@ class Channel(asyncio.Protocol):
             raise ChannelClosed
         body = msgpack.packb((kind, identity, name, payload))
         if len(body) > FRAME_BYTES_MAX:
-            raise KafkaError(ErrorCode.POLICY_VIOLATION, f"{name}: a message of {len(body)} bytes to the vector worker")
+            raise KafkaError(ErrorCode.POLICY_VIOLATION, f"{name}: a message of {len(body)} bytes is above the limit of {FRAME_BYTES_MAX}")
         self._transport.writelines((_LENGTH.pack(len(body)), body))
 
     # asyncio.Protocol
@@ -155,5 +155,9 @@ class Channel(asyncio.Protocol):
             asyncio.get_running_loop().call_exception_handler({"message": f"{name} failed", "exception": error})
             kind, result = _REFUSAL, (int(ErrorCode.UNKNOWN_SERVER_ERROR), f"{name}: {type(error).__name__}: {error}")
         await self._writable.wait()
-        if not self.closed.is_set():
+        if self.closed.is_set():
+            return
+        try:
             self._send(kind, identity, name, result)
+        except KafkaError as error:  # too large: the caller must not wait for ever
+            self._send(_REFUSAL, identity, name, (int(error.code), error.message))

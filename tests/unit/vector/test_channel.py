@@ -127,3 +127,12 @@ async def test_frames_arrive_whole_however_they_are_cut() -> None:
         recorder.close()
         channel.close()
     assert got == ["a", [1, 2], "end"]
+
+
+async def test_an_answer_that_is_too_large_is_refused_not_awaited_for_ever() -> None:
+    left, _ = await pair({}, {"much": lambda _: bytes(FRAME_BYTES_MAX)})
+    async with asyncio.timeout(20):
+        with pytest.raises(KafkaError, match="above the limit") as refused:
+            await left.call("much", None)
+    assert refused.value.code == ErrorCode.POLICY_VIOLATION
+    left.close()
