@@ -138,7 +138,7 @@ class EmbedScheduler:
         if self.embedder.symmetric:
             for index, content in enumerate(hashes):
                 known = self._cache.get(content)
-                if known is None and content in self._small:
+                if known is None and content in self._small and self.trouble is None:
                     known = await asyncio.shield(self._flying[content])
                 if known is not None:
                     self.counters.cache_hits += 1
