@@ -1,8 +1,10 @@
 """Kafka's own command-line tools: they do their work against Senselog and print what they print against Apache Kafka."""
 
+import json
 import re
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
@@ -19,6 +21,7 @@ def normal(text: str, *names: str) -> list[str]:
     text = re.sub(r"127\.0\.0\.1:\d+", "<address>", text)
     text = re.sub(r"/127\.0\.0\.1", "<host>", text)
     text = re.sub(r"[\w.-]+-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<member>", text)
+    text = re.sub(r'"timestamp":\d+|"avg_throughput":[\d.E-]+', "<measured>", text)
     text = re.sub(r"LastStableEpoch: \S+|CreateTime:\d+", "<time>", text)
     lines = (re.sub(r"\s+", " ", line).strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith(("[main]", "WARN", "[kafka"))]
@@ -116,6 +119,20 @@ def test_vector_configs(kafka_tool: Tool, bootstrap: str, name: str) -> None:
     refused = kafka_tool("configs", *entity, "--alter", "--add-config", "vector.hnsw.m=many")
     assert refused.returncode
     assert "vector.hnsw.m" in refused.stdout + refused.stderr
+
+
+def test_verifiable_clients_and_deletion(both: Callable[..., str], name: str, tmp_path: Path) -> None:
+    """verifiable-producer, delete-records, verifiable-consumer, consumer-groups."""
+    both("topics", "--create", "--topic", name, "--partitions", "1", names=(name,))
+    sent = both("verifiable-producer", "--topic", name, "--max-messages", "20", "--acks", "-1", names=(name,))
+    assert '"sent":20,"acked":20' in sent
+    target = {"topic": name, "partition": 0, "offset": 5}
+    (tmp_path / "offsets.json").write_text(json.dumps({"partitions": [target], "version": 1}))
+    both("delete-records", "--offset-json-file", str(tmp_path / "offsets.json"), names=(name,))
+    group = ("--group-id", name, "--max-messages", "15", "--reset-policy", "earliest")
+    read = both("verifiable-consumer", "--topic", name, *group, names=(name,))
+    assert '"minOffset":5,"maxOffset":19' in read
+    both("consumer-groups", "--describe", "--group", name, names=(name,))
 
 
 @pytest.mark.parametrize("compression", ["none", "lz4"])
