@@ -7,12 +7,12 @@ from typing import Protocol, cast
 from broker.bounded_log import BoundedLog
 from broker.context import CloseConnection, RequestHead
 from broker.metrics import Metrics
-from protocol.connection import FrameSizeError, ServerConnection
+from protocol.connection import FrameSizeError, ReceiveBuffer, ServerConnection
 
 RECEIVE_BUFFER_BYTES = 256 * 1024
-# A chunk up to this size is copied, so that it can wait for the other connections that are readable in the same turn of the
-# loop and share one write to the log with them; copying 8 KB costs a tenth of that write.
-COPIED_CHUNK_BYTES_MAX = 8 * 1024
+# What connections receive in one turn of the loop is committed together, up to about this much: beyond it, one write to the
+# log for several of them saves little, and what was received leaves the CPU's cache.
+UNCOMMITTED_BYTES_MAX = 64 * 1024
 # Responses collected in one wake-up beyond this are written before the next request is looked at.
 OUTPUT_BYTES_MAX = 1024 * 1024
 # A client that does not read has at most this much, and one response, waiting; then its requests wait too.
@@ -51,7 +51,7 @@ class KafkaListener:
         self.metrics = metrics
         self.frame_bytes_max = frame_bytes_max
         self.connections_max = connections_max
-        self.shared = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+        self.shared = ReceiveBuffer(RECEIVE_BUFFER_BYTES)
         self.clients: set[Client] = set()
         self.log = BoundedLog(loop.time)
         self._idle_s = idle_ms / 1000
@@ -90,8 +90,13 @@ class KafkaListener:
             self._turn_scheduled = True
             self.loop.call_soon(self._end_turn)
 
-    def _end_turn(self) -> None:
+    def commit_now(self) -> None:
+        """Commits what all connections appended; nothing of the receive buffer is borrowed any more."""
         self.commit()
+        self.shared.used = 0
+
+    def _end_turn(self) -> None:
+        self.commit_now()
         self._turn_scheduled = False
         dirty, self._dirty = self._dirty, []
         for client in dirty:
@@ -163,21 +168,18 @@ class Client(asyncio.BufferedProtocol):
         listener = self._listener
         listener.metrics.bytes_in += nbytes
         self.last_active = listener.loop.time()
-        connection = self.connection
-        connection.received(nbytes)
-        if nbytes <= COPIED_CHUNK_BYTES_MAX:
-            connection.detach()
-            self._process(listener.commit_soon)
+        self.connection.received(nbytes)
+        if listener.shared.used > UNCOMMITTED_BYTES_MAX or nbytes > UNCOMMITTED_BYTES_MAX:
+            self._process(listener.commit_now)
         else:
-            self._process(listener.commit)
+            self._process(listener.commit_soon)
 
     # Requests and responses
 
     def _process(self, commit: Callable[[], None]) -> None:
         """Handles every frame received so far, then commits what was appended.
 
-        Appended batches are borrowed from where the frames are: from the receive buffer, unless it was copied, only until
-        the next read.
+        Appended batches are borrowed from where the frames are, which the commit ends.
         """
         self._processing = True
         reason = ""

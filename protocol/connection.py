@@ -36,6 +36,17 @@ class PendingResponse:
         self._connection.release()
 
 
+class ReceiveBuffer:
+    """Where all connections of an event loop receive, one behind the other: bytes stay in place until `used` is set to 0."""
+
+    __slots__ = ("used", "view")
+
+    def __init__(self, size: int) -> None:
+        """Reset it before more than a quarter of `size` bytes is used: a connection may need half of them at once."""
+        self.view = memoryview(bytearray(size))
+        self.used = 0
+
+
 class ServerConnection:
     """Cuts received bytes into frames and keeps responses in request order.
 
@@ -49,13 +60,13 @@ class ServerConnection:
         "_serial", "_shared", "on_output", "output_bytes",
     )  # fmt: skip
 
-    def __init__(self, shared: memoryview, frame_bytes_max: int, on_output: Callable[[], None]) -> None:
-        """`shared` is the receive buffer of the event loop; `on_output` is called when a queued response became sendable."""
+    def __init__(self, shared: ReceiveBuffer, frame_bytes_max: int, on_output: Callable[[], None]) -> None:
+        """`on_output` is called when a queued response became sendable."""
         self._shared = shared
         self._frame_bytes_max = frame_bytes_max
         self.on_output = on_output
         # The window of received bytes not yet handed out: _data[_position:_end].
-        self._data: memoryview = shared
+        self._data: memoryview = shared.view
         self._position = 0
         self._end = 0
         self._large: memoryview | None = None
@@ -72,18 +83,20 @@ class ServerConnection:
         """Where the next bytes of this connection go; call `received` at once, before another connection uses the buffer."""
         if self._large is not None:
             return self._large[self._filled :]
+        view, start = self._shared.view, self._shared.used
         kept = self._end - self._position
-        if not kept:
-            return self._shared
-        self._shared[:kept] = self._data[self._position : self._end]
-        return self._shared[kept:]
+        if kept:
+            view[start : start + kept] = self._data[self._position : self._end]
+        return view[start + kept :]
 
     def received(self, size: int) -> None:
         """`size` bytes were put into the buffer given by `receive_buffer`; take frames with `next_frame`."""
         large = self._large
         if large is None:
+            shared = self._shared
             kept = self._end - self._position
-            self._data, self._position, self._end = self._shared, 0, kept + size
+            self._data, self._position = shared.view, shared.used
+            self._end = shared.used = shared.used + kept + size
             return
         self._filled += size
         if self._filled == self._large_bytes:
@@ -92,15 +105,8 @@ class ServerConnection:
         elif self._filled == len(large):
             self._allocate(self._large_bytes, large)
 
-    def detach(self) -> None:
-        """Copies what was received, so that its frames outlive the next read of another connection."""
-        if self._data is self._shared:
-            self._data = memoryview(bytearray(self._data[self._position : self._end]))
-            self._end -= self._position
-            self._position = 0
-
     def next_frame(self) -> memoryview | None:
-        """The next whole frame without its size field, borrowed until the next read; None when there is none.
+        """The next whole frame without its size field, borrowed until the receive buffer is reset; None when there is none.
 
         Raises FrameSizeError.
         """
@@ -121,17 +127,17 @@ class ServerConnection:
         self._position -= len(frame) + SIZE_BYTES
 
     def keep_rest(self) -> None:
-        """Copies what was not handed out, since the shared buffer now goes to other connections."""
+        """Copies what was not handed out, since the shared buffer is reset before the next read."""
         if self._large is not None:
             return
         if self._position == self._end:
-            self._data = self._shared
+            self._data = self._shared.view
             return
         rest = self._data[self._position : self._end]
         if len(rest) >= SIZE_BYTES:
             needed = SIZE_BYTES + _SIZE.unpack_from(rest)[0]
             # A frame that would leave little room beside what is there already is not worth the double copy.
-            if needed > len(rest) and needed > len(self._shared) // 2:
+            if needed > len(rest) and needed > len(self._shared.view) // 2:
                 self._allocate(needed, rest)
                 self._position = self._end = 0
                 return

@@ -203,7 +203,7 @@ def test_small_chunks_of_one_turn_share_a_commit_and_large_ones_do_not_wait() ->
     assert net.commits == 0
     net.loop.turn()
     assert net.commits == 1
-    net.receive(clients[0][0], produce(2, padding=20_000))
+    net.receive(clients[0][0], b"".join(produce(number, padding=20_000) for number in range(4)))
     assert net.commits == 2
 
 
@@ -222,8 +222,8 @@ def test_acks_that_a_large_chunk_brings_leave_with_it() -> None:
     net = Net()
     client, transport = net.client()
     net.on_commit.append(lambda: net.resolve(len(net.deferred)))
-    net.receive(client, produce(1, padding=20_000) + produce(2))
-    assert transport.correlation_ids == [1, 2]
+    net.receive(client, b"".join(produce(number, padding=20_000) for number in range(4)))
+    assert transport.correlation_ids == [0, 1, 2, 3]
 
 
 def test_other_requests_wait_for_the_produces_before_them() -> None:
