@@ -262,8 +262,9 @@ class Wal:
             try:
                 for file in files:
                     file.file.sync()
-            except OSError as error:
-                self._complete(partial(self.fail, StorageFailure(f"syncing the WAL failed: {error}")))
+            except Exception as error:
+                # Whatever it is: a thread that dies silently leaves every producer waiting.
+                self._complete(partial(self.fail, StorageFailure(f"syncing the WAL failed: {error!r}")))
                 return
             # The last one may have been written to meanwhile.
             del self._unsynced_files[: len(files) - 1]

@@ -108,8 +108,10 @@ class WalFiles:
         generation, path, temporary = self._next()
         file = self._file_system.open(temporary, create=True)
         try:
-            for position in range(0, self._file_bytes, len(_ZEROS)):
-                file.write([_ZEROS[: self._file_bytes - position]], position)
+            position = 0
+            while position < self._file_bytes:
+                # A nearly full disk takes less than asked for, then nothing (ENOSPC).
+                position += file.write([_ZEROS[: self._file_bytes - position]], position)
         except OSError:
             file.close()
             self._file_system.remove(temporary)

@@ -147,7 +147,7 @@ class WriteBehind:
         """Every few seconds: a checkpoint if one is due, another attempt after a full disk."""
         due = self._clock.monotonic() - self._checkpoint_time >= self._config.checkpoint_interval_ms / 1000
         changed = self._dirty or self._services.changed or self._services.removals
-        if self.idle and changed and (due or self.disk_full is not None):
+        if self.idle and (self.disk_full is not None or (changed and due)):
             self.request(checkpoint=True)
 
     def checkpoint_now(self, drain: Callable[[], None]) -> None:
@@ -176,7 +176,11 @@ class WriteBehind:
         self._worker.submit(lambda: self._run_remove(log.directory))
 
     def _run_remove(self, directory: Path) -> None:
-        self._writer.remove_directory(directory)
+        try:
+            self._writer.remove_directory(directory)
+        except Exception as error:
+            failure = StorageFailure(f"removing {directory} failed: {error!r}")
+            self._complete(lambda: self._services.wal.fail(failure))
         self._complete(self._removed)
 
     def _removed(self) -> None:
@@ -266,19 +270,19 @@ class WriteBehind:
 
     def _run_slice(self, plans: list[tuple[_Cut, list[SegmentWrite]]]) -> None:
         done: list[int] = []
-        failure: OSError | None = None
+        failure: Exception | None = None
         try:
             for _, writes in plans:
                 done.append(0)
                 for write in writes:
                     self._writer.execute(write)
                     done[-1] += 1
-        except OSError as error:
+        except Exception as error:
             failure = error
         self._complete(lambda: self._apply_slice(plans, done, failure))
 
     def _apply_slice(
-        self, plans: list[tuple[_Cut, list[SegmentWrite]]], done: list[int], failure: OSError | None
+        self, plans: list[tuple[_Cut, list[SegmentWrite]]], done: list[int], failure: Exception | None
     ) -> None:
         current = self._round
         assert current is not None
@@ -303,10 +307,10 @@ class WriteBehind:
         else:
             self._give_up(current, failure)
 
-    def _give_up(self, current: _Round, failure: OSError) -> None:
-        """A full disk is waited out; any other error may mean that synced data is gone."""
-        if failure.errno not in _DISK_FULL:
-            self._services.wal.fail(StorageFailure(f"writing segments failed: {failure}"))
+    def _give_up(self, current: _Round, failure: Exception) -> None:
+        """A full disk is waited out; any other error may mean that synced data is gone, or the thread's state is wrong."""
+        if not isinstance(failure, OSError) or failure.errno not in _DISK_FULL:
+            self._services.wal.fail(StorageFailure(f"writing segments failed: {failure!r}"))
             return
         self.disk_full = failure
         self._dirty.update(dict.fromkeys(current.queue))
@@ -345,7 +349,7 @@ class WriteBehind:
     def _run_checkpoint(
         self, current: _Round, checkpoint: Checkpoint, paths: list[Path], removals: int, recyclable: list[WalFile]
     ) -> None:
-        failure: OSError | None = None
+        failure: Exception | None = None
         try:
             if current.sync:
                 self._writer.sync(self._directory)
@@ -355,11 +359,11 @@ class WriteBehind:
             while recyclable:
                 self._wal_files.recycle(recyclable[0])
                 del recyclable[0]
-        except OSError as error:
+        except Exception as error:
             failure = error
         self._complete(lambda: self._checkpoint_done(current, removals, recyclable, failure))
 
-    def _checkpoint_done(self, current: _Round, removals: int, kept: list[WalFile], failure: OSError | None) -> None:
+    def _checkpoint_done(self, current: _Round, removals: int, kept: list[WalFile], failure: Exception | None) -> None:
         services = self._services
         services.wal.old_files[:0] = kept
         if failure is not None:
@@ -368,6 +372,8 @@ class WriteBehind:
             self._give_up(current, failure)
             return
         del services.removals[:removals]
+        # Also when there was nothing to write to a segment: it may be a WAL file that had no room.
+        self.disk_full = None
         self._end_round()
 
     def _prepare_spare(self) -> None:
@@ -383,8 +389,11 @@ class WriteBehind:
             self._wal_files.prepare_spare()
         except OSError as error:
             # Not fatal: the loop tries again when it needs the file, and refuses appends if it cannot have it.
-            failure = error
-            self._complete(lambda: self._spare_failed(failure))
+            full = error
+            self._complete(lambda: self._spare_failed(full))
+        except Exception as error:
+            failure = StorageFailure(f"preparing a WAL file failed: {error!r}")
+            self._complete(lambda: self._services.wal.fail(failure))
         self._preparing_spare = False
 
     def _spare_failed(self, failure: OSError) -> None:

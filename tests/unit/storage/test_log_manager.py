@@ -1,6 +1,7 @@
 """Logs over the simulated disk: durability, failure, space, time, producers, retention."""
 
 import dataclasses
+import errno
 
 import pytest
 
@@ -8,8 +9,9 @@ from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, build_batch, parse_batches
 from storage.check import check_directory
 from storage.config import LogConfig
-from storage.errors import CorruptStorage, DirectoryLocked, OffsetOutOfRange
+from storage.errors import CorruptStorage, DirectoryLocked, OffsetOutOfRange, StorageFailure
 from storage.wal import Wal
+from tests.simulated_storage import SimulatedFile
 from tests.storage_world import DIRECTORY, World
 
 
@@ -388,3 +390,75 @@ def test_interval_syncs_once_per_interval_while_records_keep_coming(monkeypatch:
     assert len(syncs) == 1
     world.settle()
     assert world.manager._wal.synced_sequence == world.manager._wal.written_sequence
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "SimulatedFile.sync",
+        "SimulatedFile.truncate",
+        "SimulatedFileSystem.rename",
+        "SimulatedFileSystem.remove_tree",
+    ],
+)
+def test_an_error_nobody_expected_in_a_thread_ends_the_broker(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the thread dies, every ack hangs, and the process lives on."""
+    world = World(flush_bytes=1 << 30)
+    world.write(b"kept")
+    told: list[Exception] = []
+    world.manager.on_failure = told.append
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("unexpected")
+
+    monkeypatch.setattr(f"tests.simulated_storage.{broken}", fail)
+    world.append(b"a")
+    world.manager.commit()
+    world.manager.checkpoint()
+    if broken.endswith("remove_tree"):
+        world.manager.delete_log(world.log)
+    world.settle()
+    assert [type(error) for error in told] == [StorageFailure]
+    assert "unexpected" in str(told[0])
+
+
+def test_an_error_nobody_expected_in_preparing_a_spare_ends_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(flush_bytes=1 << 14, wal_file_bytes=1 << 17)
+    told: list[Exception] = []
+    world.manager.on_failure = told.append
+
+    def fail(_: object) -> None:
+        raise ValueError("unexpected")
+
+    world.manager._wal_files.spares.clear()
+    monkeypatch.setattr(type(world.manager._wal_files), "prepare_spare", fail)
+    world.write(b"x" * 70_000)
+    assert [type(error) for error in told] == [StorageFailure]
+
+
+def test_a_spare_is_as_long_as_its_mapping_however_short_the_writes_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mapping beyond the end of its file kills the process at the first look at it."""
+    world = World(flush_bytes=1 << 30)
+    write = SimulatedFile.write
+
+    def short(self: SimulatedFile, buffers: list[bytes], position: int) -> int:
+        data = b"".join(buffers)
+        return write(self, [data[: min(len(data), 10_000)]], position)
+
+    files = world.manager._wal_files
+    files.close()
+    monkeypatch.setattr(SimulatedFile, "write", short)
+    files.prepare_spare()
+    assert files.spares[0].file.size() == world.config.wal_file_bytes
+
+
+def test_a_spare_that_had_no_room_does_not_refuse_appends_for_ever() -> None:
+    """Nothing has changed and nothing can change: the next attempt must be made all the same."""
+    world = World(flush_bytes=1 << 30)
+    world.flush()
+    world.manager._write_behind._spare_failed(OSError(errno.ENOSPC, "no space left"))
+    world.manager.maintain()
+    world.settle()
+    world.manager.maintain()
+    world.write(b"a")
+    assert world.values() == [b"a"]
