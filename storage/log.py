@@ -1,5 +1,6 @@
 """One partition's log: append, read, offsets, producers. Its newest batches lie in the WAL, the rest in segments."""
 
+import logging
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ Listener = Callable[["PartitionLog"], None]
 
 _base_offset_of = attrgetter("base_offset")
 NO_TIMESTAMP = -1
+logger = logging.getLogger(__name__)
 
 
 class LogServices:
@@ -268,7 +270,11 @@ class PartitionLog:
     def notify(self) -> None:
         """Tell the listeners that an offset has moved or the log is gone."""
         for listener in tuple(self.listeners):
-            listener(self)
+            try:
+                listener(self)
+            except Exception:
+                # The others, and the acks that follow in the same turn, have nothing to do with it.
+                logger.exception("a listener of %s-%d failed", self.topic, self.partition)
 
     def delete_records_before(self, offset: int) -> int:
         """Let the log start at `offset`; returns the log start offset. KafkaError OFFSET_OUT_OF_RANGE beyond the high watermark."""

@@ -7,6 +7,7 @@ already writes the next group; 100 connections with one batch in flight share a 
 Everything but `_sync_loop` runs on the event loop.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +26,7 @@ ENTRIES_MAX = 1000
 _TABLE_ROOM = ENTRIES_MAX * ENTRY_BYTES
 
 DurableCallback = Callable[[Exception | None], None]
+logger = logging.getLogger(__name__)
 
 
 class Appended(Protocol):
@@ -162,8 +164,7 @@ class Wal:
         self.failed = error
         waiters, self._waiters = self._waiters, {}
         for callbacks in waiters.values():
-            for callback in callbacks:
-                callback(error)
+            _call(callbacks, error)
         self._on_failure(error)
 
     def recyclable(self, replay_from: int) -> list[WalFile]:
@@ -242,8 +243,7 @@ class Wal:
                 log.advance_high_watermark(end_offset)
             callbacks = self._waiters.pop(group.sequence, None)
             if callbacks is not None:
-                for callback in callbacks:
-                    callback(None)
+                _call(callbacks, None)
 
     def _start_sync(self) -> None:
         delay_ms = 0 if self._always else self._config.sync_interval_ms
@@ -283,3 +283,12 @@ class Wal:
     def _publish_synced(self) -> None:
         if self.failed is None:
             self._publish(self.synced_sequence)
+
+
+def _call(callbacks: list[DurableCallback], error: StorageFailure | None) -> None:
+    """Tell everybody who waits: what goes wrong for one of them is not the others' loss."""
+    for callback in callbacks:
+        try:
+            callback(error)
+        except Exception:
+            logger.exception("a callback of the WAL failed")

@@ -462,3 +462,26 @@ def test_a_spare_that_had_no_room_does_not_refuse_appends_for_ever() -> None:
     world.manager.maintain()
     world.write(b"a")
     assert world.values() == [b"a"]
+
+
+@pytest.mark.parametrize("fault", [False, True])
+def test_a_failing_callback_does_not_cost_the_others_their_acks(fault: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Acks of one frame share a sync, and nothing else."""
+    world = World()
+    told: list[Exception] = []
+    acks: list[Exception | None] = []
+    world.manager.on_failure = told.append
+    world.disk.sync_error = fault
+
+    def fail(_: object) -> None:
+        raise ValueError("unexpected")
+
+    world.log.listeners.add(fail)
+    for callback in (fail, acks.append, fail, acks.append):
+        world.manager.when_durable(world.append(b"a").sequence, callback)
+    world.manager.commit()
+    world.settle()
+    assert acks == [world.manager.failed] * 2
+    assert len(told) == fault
+    assert len([record for record in caplog.records if "failed" in record.message]) == 2 + (not fault)
+    assert world.log.high_watermark == 4 * (not fault)
