@@ -119,8 +119,8 @@ class SearchService:
             async with asyncio.timeout((request.timeout_ms + request.max_wait_ms) / 1000):
                 answer = await self._ask(message)
                 started = time.perf_counter_ns()
-                places = {(row[0], row[1]) for rows in answer["results"] for row in rows}
-                records = await read_records(topic, places)
+                places = ((row[0], row[1]) for rows in answer["results"] for row in rows)
+                records = await read_records(topic, places, request)
                 read_micros = (time.perf_counter_ns() - started) // 1000
         except TimeoutError:
             raise KafkaError(
@@ -303,16 +303,12 @@ def _hits(request: SearchRequest, rows: Iterable[Any], records: Mapping[Place, F
     """Hits in order; a record that retention took while the search ran is no hit any more."""
     import numpy as np
 
-    include = request.include
-    ranks = "scores" in include
+    ranks = "scores" in request.include
     for rank, (partition, offset, timestamp_ms, similarity, duplicates, flags, vector) in enumerate(rows, start=1):
         found = records.get((partition, offset))
         if found is None:
             continue
         record = found.record
-        value = record.value if "value" in include else None
-        if value is not None and request.max_value_bytes is not None and len(value) > request.max_value_bytes:
-            value, flags = value[: request.max_value_bytes], flags | VALUE_CUT
         yield Hit(
             partition=partition,
             offset=offset,
@@ -321,11 +317,11 @@ def _hits(request: SearchRequest, rows: Iterable[Any], records: Mapping[Place, F
             score=similarity,
             similarity=similarity,
             duplicates=duplicates,
-            flags=flags,
+            flags=flags | VALUE_CUT if found.value_cut else flags,
             vector_rank=rank if ranks else None,
-            key=record.key if "key" in include else None,
-            value=value,
-            headers=tuple(record.headers) if "headers" in include else (),
+            key=record.key,
+            value=record.value,
+            headers=tuple(record.headers),
             vector=None if vector is None else np.frombuffer(vector, dtype="<f4"),
         )
 

@@ -1,0 +1,79 @@
+"""The search path between the doors and the worker: what it keeps, and what it answers when the world has moved meanwhile."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from broker.search import records
+from broker.search.records import read_records
+from broker.search.service import SearchService
+from broker.topics import Topic
+from protocol.errors import ErrorCode, KafkaError
+from tests.unit.broker.admin import Admin
+from vector.request import Query, SearchRequest, SearchResponse
+
+
+class FakeWorker:
+    """A channel whose other end answers as it is told."""
+
+    def __init__(self) -> None:
+        self.hits: list[list[tuple[int, int]]] = [[]]
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    async def call(self, name: str, payload: Any) -> Any:
+        assert name == "search"
+        self.meanwhile()
+        return {
+            "model": "m",
+            "dimensions": 2,
+            "metric": "cosine",
+            "generation": 1,
+            "complete": True,
+            "embed_micros": 0,
+            "wait_micros": 0,
+            "search_micros": 0,
+            "results": [[(*place, 5, 0.5, 0, 0, None) for place in places] for places in self.hits],
+            "states": {one["partition"]: (1, 0, 0) for one in payload["partitions"]},
+        }
+
+
+class World(Admin):
+    """One topic with vectors, a search service, and a worker that is no process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.topic: Topic = self.topics.create("logs", 1, {"vector.enabled": "true"})
+        self.settle()
+        self.search = SearchService(self.config, self.topics)
+        self.worker = FakeWorker()
+        self.search.supervisor.channel = self.worker  # type: ignore[assignment]
+
+    async def ask(self, queries: int = 1, **fields: Any) -> SearchResponse:
+        name = {} if "topic_id" in fields else {"topic": "logs"}
+        return await self.search.search(SearchRequest(**name, queries=(Query(text="q"),) * queries, **fields))
+
+
+async def test_only_what_is_asked_for_is_kept() -> None:
+    world = World()
+    world.append(world.topic, b"x" * 1000)
+    cut = await read_records(world.topic, [(0, 0)], SearchRequest(topic="logs", max_value_bytes=10))
+    assert (cut[0, 0].record.value, cut[0, 0].value_cut) == (b"x" * 10, True)
+    whole = await read_records(world.topic, [(0, 0)], SearchRequest(topic="logs", max_value_bytes=1000))
+    assert (whole[0, 0].record.value, whole[0, 0].value_cut) == (b"x" * 1000, False)
+    without = await read_records(world.topic, [(0, 0)], SearchRequest(topic="logs", include=frozenset({"key"})))
+    assert (without[0, 0].record.value, without[0, 0].value_cut) == (None, False)
+
+
+async def test_the_hits_of_one_answer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 queries that find the same large record would be 64 of them in the answer."""
+    monkeypatch.setattr(records, "HIT_BYTES_MAX", 2500)
+    world = World()
+    world.append(world.topic, b"x" * 1000)
+    world.worker.hits = [[(0, 0)]] * 3
+    with pytest.raises(KafkaError, match=r"max_value_bytes: .* limit") as caught:
+        await world.ask(3)
+    assert caught.value.code == ErrorCode.POLICY_VIOLATION
+    response = await world.ask(3, max_value_bytes=800)
+    assert [hit.value for result in response.results for hit in result.hits] == [b"x" * 800] * 3
+    assert all(hit.value_cut for result in response.results for hit in result.hits)
