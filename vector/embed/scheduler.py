@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from protocol.errors import ErrorCode, KafkaError
-from vector.embed.port import Embedder, EmbedError, Float32, PausedError, PoisonError, TransientError
+from vector.embed.port import Embedder, EmbedError, Float32, Kind, PausedError, PoisonError, TransientError
 from vector.priority import lower_priority
 
 CACHE_BYTES_MAX = 64 * 1024 * 1024
@@ -154,12 +154,24 @@ class EmbedScheduler:
         if self.trouble is not None and loop.time() < self._cooldown_until:
             raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"queries cannot be embedded: {self.trouble}")
         try:
-            vectors = await loop.run_in_executor(self._queries, self.embedder.embed, texts, "query")
+            vectors = await loop.run_in_executor(self._queries, self._call, texts, "query")
         except PoisonError as error:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"text: the model refuses it: {error}") from None
         except EmbedError as error:
             raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"queries cannot be embedded: {error}") from None
+        except Exception as error:  # a provider's own fault
+            reason = f"{self.embedder.name}: {type(error).__name__}: {error}"
+            raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"queries cannot be embedded: {reason}") from error
         self.counters.queries_embedded += len(texts)
+        return vectors
+
+    def _call(self, texts: Sequence[str], kind: Kind) -> Float32:
+        """One call of the model, on its thread. Raises EmbedError, also for an answer that is not float32[n, d]."""
+        vectors = self.embedder.embed(texts, kind)
+        expected = (len(texts), self.embedder.dimensions)
+        if not isinstance(vectors, np.ndarray) or vectors.shape != expected or vectors.dtype != np.float32:
+            shape, dtype = getattr(vectors, "shape", None), getattr(vectors, "dtype", type(vectors).__name__)
+            raise TransientError(f"{self.embedder.name} answered {dtype} of shape {shape}, expected float32 of {expected}")
         return vectors
 
     def close(self) -> None:
@@ -210,7 +222,7 @@ class EmbedScheduler:
                 continue
             started = loop.time()
             try:
-                vectors = await loop.run_in_executor(self._bulk, self.embedder.embed, texts, "passage")
+                vectors = await loop.run_in_executor(self._bulk, self._call, texts, "passage")
             except PoisonError as error:
                 await self._bisect(batch, str(error))
                 return

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, build_batch
 from vector.embed import scheduler as scheduling
 from vector.embed.hashing import HashingEmbedder
@@ -254,6 +255,47 @@ async def test_queries_and_fresh_records_go_ahead_of_a_backlog() -> None:
     await fresh
     await backlog
     assert embedder.calls[2] == ("passage", ["fresh", "old 2"])
+    scheduler.close()
+
+
+class WrongShape(HashingEmbedder):
+    """Its first answers are no vectors of the texts."""
+
+    def __init__(self, answers: list[Any]) -> None:
+        super().__init__("hashing:16", DIMENSIONS)
+        self.answers = answers
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Float32:
+        return self.answers.pop(0) if self.answers else super().embed(texts, kind)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [[0.0] * DIMENSIONS],
+        np.ones((2, DIMENSIONS), np.float32),
+        np.ones((1, DIMENSIONS - 1), np.float32),
+        np.ones(DIMENSIONS, np.float32),
+        np.ones((1, DIMENSIONS), np.float64),
+        np.array([["a"] * DIMENSIONS]),
+    ],
+)
+async def test_an_answer_of_a_wrong_shape_is_a_failure_of_the_model(
+    answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the call's task, and the indexers that waited for the vectors waited for ever."""
+    monkeypatch.setattr(scheduling, "BACKOFF_MIN_S", 0.001)
+    scheduler = EmbedScheduler(WrongShape([answer]))
+    async with asyncio.timeout(10):
+        found = await scheduler.vectors({content_hash("text"): "text"})
+    assert found[content_hash("text")] is not None
+    assert scheduler.counters.retries == 1
+    scheduler.close()
+    scheduler = EmbedScheduler(WrongShape([answer]))
+    with pytest.raises(KafkaError, match="hashing:16 answered") as caught:
+        await scheduler.query(["text"], [content_hash("text")])
+    assert caught.value.code == ErrorCode.COORDINATOR_NOT_AVAILABLE
     scheduler.close()
 
 
