@@ -42,6 +42,7 @@ class OpenAIEmbedder:
         self._errors = openai
         # Servers without keys want none, the SDK does.
         key = settings.openai_key or "none"
+        self._secret = settings.openai_key
         self._client = openai.OpenAI(
             base_url=settings.openai_base_url, api_key=key, max_retries=0, timeout=settings.timeout_s
         )
@@ -80,16 +81,22 @@ class OpenAIEmbedder:
         except errors.APITimeoutError:
             raise TransientError(f"{self.name}: the server did not answer in time") from None
         except errors.APIConnectionError as error:
-            raise TransientError(f"{self.name}: {error.__cause__ or error}") from None
+            raise TransientError(f"{self.name}: {self._reason(error.__cause__ or error)}") from None
         except errors.APIStatusError as error:
-            raise classify(self.name, error.status_code, error.code, _message(error), error.response.headers) from None
+            reason = self._reason(_message(error))
+            raise classify(self.name, error.status_code, error.code, reason, error.response.headers) from None
         except (errors.OpenAIError, ValueError) as error:
             # A gateway's HTML page or JSON of another shape.
-            raise TransientError(f"{self.name}: the answer cannot be read: {_first_line(error)}") from None
+            raise TransientError(f"{self.name}: the answer cannot be read: {self._reason(error)}") from None
         data = sorted(answer.data, key=lambda item: item.index)
         if [item.index for item in data] != list(range(len(texts))):
             raise TransientError(f"{self.name} answered {len(data)} vectors for {len(texts)} texts")
         return [np.asarray(item.embedding, dtype=np.float32) for item in data]
+
+    def _reason(self, text: object) -> str:
+        """What a server says may echo the key it was sent, and is shown in status and logs."""
+        said = str(text)
+        return _first_line(said.replace(self._secret, "***") if self._secret else said)
 
 
 def classify(name: str, status: int, code: str | None, message: str, headers: Mapping[str, str]) -> EmbedError:
@@ -146,7 +153,7 @@ def _within_tokens(texts: Sequence[str]) -> list[list[str]]:
 def _message(error: Any) -> str:
     body = error.body
     message = body.get("message") if isinstance(body, Mapping) else None
-    return _first_line(message or error.message)
+    return str(message or error.message)
 
 
 def _first_line(text: object) -> str:

@@ -138,6 +138,18 @@ def test_what_a_status_means(
     assert len(server.requests) == 1, "retrying is the scheduler's"
 
 
+@pytest.mark.parametrize("status", [400, 401, 500])
+def test_a_server_that_echoes_the_key_does_not_spread_it(
+    server: Server, embedder: OpenAIEmbedder, status: int
+) -> None:
+    message = "x" * 295 + " secret is not a valid key"  # not even the beginning of it, where the message is cut
+    server.script = lambda _: (status, {}, {"error": {"message": message, "code": None}})
+    with pytest.raises(EmbedError) as raised:
+        embedder.embed(["a"], "passage")
+    assert "xxx" in str(raised.value)
+    assert " se" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
