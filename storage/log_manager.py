@@ -117,6 +117,7 @@ class LogManager:
         for segment in log.segments:
             self._services.readers.close(segment)
         self._wal.commit()
+        self._write_behind.forget(log)
         self._wal.when_durable(
             self._wal.allocated_sequence, lambda error: self._write_behind.remove_log(log) if error is None else None
         )

@@ -170,6 +170,13 @@ class WriteBehind:
         """From `deadline` on (monotonic, s) rounds stop where they are: the WAL is synced and holds the rest."""
         self._deadline = deadline
 
+    def forget(self, log: PartitionLog) -> None:
+        """A log has been deleted: nobody writes the rest of its tail to segments."""
+        self._dirty.pop(log, None)
+        tail = log.tail
+        # Recovered batches were never counted.
+        self._backlog_bytes = max(self._backlog_bytes - (tail.end_position - tail.start_position), 0)
+
     def remove_log(self, log: PartitionLog) -> None:
         """Remove a deleted log's files; its deletion is durable in the WAL."""
         self._removing += 1

@@ -485,3 +485,31 @@ def test_a_failing_callback_does_not_cost_the_others_their_acks(fault: bool, cap
     assert len(told) == fault
     assert len([record for record in caplog.records if "failed" in record.message]) == 2 + (not fault)
     assert world.log.high_watermark == 4 * (not fault)
+
+
+@pytest.mark.parametrize("planned", [False, True])
+def test_what_deleted_logs_held_does_not_count_as_a_backlog(planned: bool) -> None:
+    """It would grow with every deletion, as long as another log is busy, until the loop does all the writing."""
+    world = World(flush_bytes=1 << 30)
+    write_behind = world.manager._write_behind
+    world.append(b"x" * 5000)
+    other = world.manager.create_log(b"n" * 16, "n", 0, world.log_config)
+    data = memoryview(build_batch([Record(0, 1, None, b"y" * 5000, [])]))
+    other.append(data, parse_batches(data), now_ms=5)
+    world.manager.commit()
+    while world.machine.callbacks:
+        world.machine.callbacks.pop(0)()
+    world.machine.workers[0].wait()
+    if planned:
+        world.manager.checkpoint()
+    while world.machine.callbacks:
+        world.machine.callbacks.pop(0)()
+    assert bool(world.machine.workers[1].jobs) == planned
+    world.manager.delete_log(world.log)
+    assert 5000 < write_behind._backlog_bytes < 6000
+    if planned:
+        world.machine.workers[1].run_one()
+        while write_behind._round is not None and world.machine.callbacks:
+            world.machine.callbacks.pop(0)()
+        assert write_behind._backlog_bytes < 1000
+    world.settle()
