@@ -111,8 +111,18 @@ class SearchService:
         """Answers the request; without queries, with the state of the partitions alone. Raises KafkaError."""
         topic = self._topic(request)
         partitions = _partitions(request, topic)
-        if not request.queries:
-            return await self._state(topic, partitions)
+        try:
+            if request.queries:
+                response = await self._search(request, topic, partitions)
+            else:
+                response = await self._state(topic, partitions)
+        except KafkaError:
+            self._check_still_there(request, topic)  # that it is gone says more than what it failed with
+            raise
+        self._check_still_there(request, topic)
+        return response
+
+    async def _search(self, request: SearchRequest, topic: Topic, partitions: list[int]) -> SearchResponse:
         self.searches += 1
         message = _message(request, topic, partitions)
         try:
@@ -156,7 +166,8 @@ class SearchService:
             except KafkaError as refusal:
                 error = refusal
             left_s = until - loop.time()
-            if error.code != ErrorCode.COORDINATOR_LOAD_IN_PROGRESS or left_s <= 0:
+            gone = self._topics.get_by_id(message["topic_id"]) is None
+            if error.code != ErrorCode.COORDINATOR_LOAD_IN_PROGRESS or left_s <= 0 or gone:
                 raise error
             await asyncio.sleep(min(LOADING_POLL_S, left_s))
             message = {**message, "wait_ms": max(0, int((until - loop.time()) * 1000))}
@@ -165,12 +176,15 @@ class SearchService:
         by_name = request.topic is not None
         topic = self._topics.get(request.topic or "") if by_name else self._topics.get_by_id(request.topic_id)
         if topic is None:
-            code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if by_name else ErrorCode.UNKNOWN_TOPIC_ID
-            name = request.topic if by_name else request.topic_id.hex()
-            raise KafkaError(code, f"there is no topic {name!r}")
+            raise _unknown(request)
         if topic.vector is None:
             raise KafkaError(ErrorCode.INVALID_CONFIG, f"topic {topic.name!r} has no vectors: set vector.enabled=true")
         return topic
+
+    def _check_still_there(self, request: SearchRequest, topic: Topic) -> None:
+        """A topic deleted meanwhile has no records to show, and an answer without hits would look like none had matched."""
+        if self._topics.get_by_id(topic.topic_id) is None:
+            raise _unknown(request)
 
     async def _state(self, topic: Topic, partitions: list[int]) -> SearchResponse:
         status = await self._worker_status(topic)
@@ -243,6 +257,12 @@ def _embed_settings(config: Config) -> EmbedSettings:
         openai_key=key,
         timeout_s=config.vector_openai_timeout_ms / 1000,
     )
+
+
+def _unknown(request: SearchRequest) -> KafkaError:
+    if request.topic is not None:
+        return KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {request.topic!r}")
+    return KafkaError(ErrorCode.UNKNOWN_TOPIC_ID, f"there is no topic {request.topic_id.hex()!r}")
 
 
 def _partitions(request: SearchRequest, topic: Topic) -> list[int]:

@@ -77,3 +77,25 @@ async def test_the_hits_of_one_answer_are_bounded(monkeypatch: pytest.MonkeyPatc
     response = await world.ask(3, max_value_bytes=800)
     assert [hit.value for result in response.results for hit in result.hits] == [b"x" * 800] * 3
     assert all(hit.value_cut for result in response.results for hit in result.hits)
+
+
+@pytest.mark.parametrize("failure", [None, KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading")])
+@pytest.mark.parametrize("by_name", [True, False])
+async def test_a_topic_deleted_during_a_search_is_unknown(by_name: bool, failure: KafkaError | None) -> None:
+    """It was answered with an empty list of hits."""
+    world = World()
+    world.append(world.topic, b"x")
+    world.worker.hits = [[(0, 0)]]
+
+    def delete() -> None:
+        world.topics.delete("logs")
+        world.topics.create("logs", 1, {"vector.enabled": "true"})  # another topic, whatever its name
+        if failure is not None:
+            raise failure
+
+    world.worker.meanwhile = delete
+    with pytest.raises(KafkaError, match="there is no topic") as caught:
+        await world.ask(max_wait_ms=60_000, **({} if by_name else {"topic_id": world.topic.topic_id}))
+    assert caught.value.code == (
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if by_name else ErrorCode.UNKNOWN_TOPIC_ID
+    )
