@@ -90,10 +90,12 @@ class TimeBounds(_Strict):
     @field_validator("gte", "gt", "lt", "lte")
     @classmethod
     def _milliseconds(cls, value: int | str | None) -> int | None:
-        if not isinstance(value, str):
-            return value
-        moment = datetime.fromisoformat(value)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            value = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        if value is not None and value < 0:
+            raise ValueError("is before 1970, and no record's timestamp is")
+        return value
 
     def range(self) -> tuple[int, int]:
         """(from inclusive, until exclusive) in milliseconds, -1 where open."""

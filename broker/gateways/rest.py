@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
@@ -14,7 +14,7 @@ from broker.gateways.body import SearchBody
 from broker.gateways.errors import error_response, invalid, kafka_error_response
 from broker.gateways.limit import BodyLimit
 from broker.gateways.translate import search_request
-from protocol.errors import KafkaError
+from protocol.errors import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
     from broker.services import Services
@@ -110,18 +110,26 @@ def _detail(found: Any) -> dict[str, str]:
     return {"field": ".".join(parts), "message": message, "type": kind}
 
 
+def _no_parameters(request: Request) -> None:
+    """As with a field of the body: a condition silently ignored gives wrong answers."""
+    for name in request.query_params:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, f"{name[:100]!r}: unknown query parameter; a search is all in its JSON body")
+
+
 def _add_search(app: FastAPI, services: "Services") -> None:
     errors: dict[int | str, dict[str, Any]] = {
         status: {"description": "an error", "content": {"application/json": {"schema": _ERROR_SCHEMA}}}
         for status in _ERROR_STATUSES
     }
 
-    @app.post("/v1/topics/{topic}/search", tags=["search"], responses=errors, summary="Search a topic by meaning")
+    common: dict[str, Any] = {"tags": ["search"], "responses": errors, "dependencies": [Depends(_no_parameters)]}
+
+    @app.post("/v1/topics/{topic}/search", summary="Search a topic by meaning", **common)
     async def search(topic: str, body: SearchBody) -> JSONResponse:
         response = await services.search.search(search_request(topic, body))
         return JSONResponse(render(topic, response, batch=body.queries is not None))
 
-    @app.get("/v1/topics/{topic}/vector", tags=["search"], responses=errors, summary="The state of a topic's index")
+    @app.get("/v1/topics/{topic}/vector", summary="The state of a topic's index", **common)
     async def vector_status(topic: str) -> JSONResponse:
         return JSONResponse(await services.search.status(topic))
 

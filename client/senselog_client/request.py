@@ -180,8 +180,8 @@ def _filter_fields(conditions: Mapping[str, Any]) -> dict[str, Any]:
         fields["partitions"] = [rest.pop("partition")]
     everywhere = _narrow(
         _bounds("offset", rest.pop("offset", {})),
-        rest.pop("min_offset", -1),
-        rest.pop("max_offset", -2) + 1,  # inclusive, as its name says
+        _bound("min_offset", rest.pop("min_offset")) if "min_offset" in rest else -1,
+        _bound("max_offset", rest.pop("max_offset")) + 1 if "max_offset" in rest else -1,  # inclusive, as its name says
     )
     ranges = {} if everywhere == (-1, -1) else {EVERY_PARTITION: everywhere}
     for partition, bounds in rest.pop("offsets", {}).items():
@@ -201,7 +201,8 @@ def _filter_fields(conditions: Mapping[str, Any]) -> dict[str, Any]:
 def _bounds(field: str, bounds: Mapping[str, int]) -> tuple[int, int]:
     """{"gte", "gt", "lt", "lte"} -> (from inclusive, until exclusive), -1 where open."""
     low = high = -1
-    for name, value in bounds.items():
+    for name, given in bounds.items():
+        value = _bound(f"{field}.{name}", given)
         if name in ("gte", "gt"):
             low = max(low, value if name == "gte" else value + 1)
         elif name in ("lt", "lte"):
@@ -210,6 +211,13 @@ def _bounds(field: str, bounds: Mapping[str, int]) -> tuple[int, int]:
         else:
             raise ValueError(f"filter.{field}: unknown bound {name!r}")
     return low, high
+
+
+def _bound(field: str, value: int) -> int:
+    """Key 100 says "open" with a negative number, which is not what a caller says who gives one."""
+    if value < 0:
+        raise ValueError(f"filter.{field}: {value} is below 0")
+    return value
 
 
 def _narrow(bounds: tuple[int, int], low: int, high: int) -> tuple[int, int]:

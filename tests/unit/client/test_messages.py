@@ -200,9 +200,14 @@ def test_filters_become_fields_and_the_rest_travels_as_json() -> None:
         ({"mode": "fuzzy"}, "mode: 'fuzzy'"),
         ({"include": ["values"]}, "include: 'values'"),
         ({"filter": {"offset": {"from": 1}}}, "filter.offset: unknown bound 'from'"),
+        ({"filter": {"max_offset": -2}}, "filter.max_offset: -2"),
+        ({"filter": {"min_offset": -1}}, "filter.min_offset: -1"),
+        ({"filter": {"timestamp": {"lt": -1}}}, "filter.timestamp.lt: -1"),
+        ({"filter": {"offset": {"lte": -2}}}, "filter.offset.lte: -2"),
+        ({"filter": {"offsets": {"0": {"gt": -2}}}}, "filter.offsets.0.gt: -2"),
     ],
 )
-def test_names_that_do_not_exist_are_refused(options: dict, message: str) -> None:
+def test_names_and_bounds_that_do_not_exist_are_refused(options: dict, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         build_request("logs", [{"text": "x"}], **options)
 

@@ -210,6 +210,9 @@ async def test_ranges_that_do_not_meet_leave_nothing_in_that_partition(
         ({"query": "x", "k": 1, "limit": 1}, ""),
         ({"query": "x", "filter": {"partition": 0, "partitions": [1]}}, "filter"),
         ({"query": "x", "filter": {"timestamp": {"gte": "yesterday"}}}, "filter.timestamp.gte"),
+        ({"query": "x", "filter": {"timestamp": {"lt": -1}}}, "filter.timestamp.lt"),
+        ({"query": "x", "filter": {"timestamp": {"lte": "1969-12-31"}}}, "filter.timestamp.lte"),
+        ({"query": "x", "filter": {"max_offset": -2}}, "filter.max_offset"),
         ({"query": "x", "filter": {"offsets": {"first": {}}}}, "filter.offsets"),
         ({"query": "x", "include": ["everything"]}, "include.0"),
         ({"query": "x", "consistency": {"wait": 5}}, "consistency.wait"),
@@ -225,6 +228,16 @@ async def test_what_is_no_search_is_400_and_named(
     assert (response.status_code, error["code"], error["retriable"]) == (400, "INVALID_ARGUMENT", False)
     assert error["details"][0]["field"] == field
     assert error["message"].startswith(field)
+    assert search.requests == []
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", SEARCH), ("GET", "/v1/topics/logs/vector")])
+async def test_a_query_parameter_is_not_ignored(
+    client: httpx.AsyncClient, search: FakeSearch, method: str, path: str
+) -> None:
+    response = await client.request(method, f"{path}?k=3", json=SEED if method == "POST" else None)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "INVALID_ARGUMENT")
+    assert "'k'" in response.json()["error"]["message"]
     assert search.requests == []
 
 
