@@ -136,7 +136,7 @@ class LogManager:
     def commit(self) -> None:
         """Write what has been appended since the last call; borrowed buffers are free again when it returns."""
         self._wal.commit()
-        if len(self._wal.old_files) >= self._wal_files_paced and not self._pacing:
+        if len(self._wal.old_files) >= self._wal_files_paced and not self._pacing and self._can_pace():
             self._pacing = True
             self._run_later(self._pace)
 
@@ -148,10 +148,20 @@ class LogManager:
         """The disk is slower than the producers: the loop waits for a checkpoint, so that they wait and do not fail."""
         self._pacing = False
         self._write_behind.request(checkpoint=True)
-        while len(self._wal.old_files) >= self._wal_files_paced and not self._write_behind.idle and self.failed is None:
-            self._write_worker.wait()
-            self._sync_worker.wait()
-            self._drain()
+        try:
+            while (
+                len(self._wal.old_files) >= self._wal_files_paced and not self._write_behind.idle and self._can_pace()
+            ):
+                self._write_worker.wait()
+                # What a checkpoint takes from the WAL must be durable, and its files must not wait for a sync.
+                self._sync_worker.wait()
+                self._drain()
+        except StorageFailure as error:
+            self._wal.fail(error)
+
+    def _can_pace(self) -> bool:
+        """No checkpoint comes to its end on a full disk: then the WAL's bound and `_check_space` refuse appends."""
+        return self.failed is None and self._write_behind.disk_full is None
 
     def maintain(self) -> None:
         """Every few seconds: retention, rolling by age, free space, checkpoints."""

@@ -5,6 +5,10 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from storage.errors import StorageFailure
+
+ALIVE_CHECK_S = 1.0
+"""How often who waits for a thread looks whether there still is one: without it the loop would wait for ever."""
 Job = Callable[[], None]
 
 
@@ -16,7 +20,7 @@ class Worker(Protocol):
         ...
 
     def wait(self) -> None:
-        """Return when the jobs submitted so far are done."""
+        """Return when the jobs submitted so far are done, without their delays; StorageFailure if they never will be."""
         ...
 
     def close(self) -> None:
@@ -45,6 +49,8 @@ class ThreadWorker:
         self._name = name
         self._jobs: queue.SimpleQueue[tuple[Job, float] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._hurry = threading.Event()
+        """Somebody waits: no delays."""
         self._thread: threading.Thread | None = None
 
     def submit(self, job: Job, delay_s: float = 0.0) -> None:
@@ -59,14 +65,21 @@ class ThreadWorker:
 
     def wait(self) -> None:
         """Block until the thread has come to the end of its queue."""
-        if self._thread is not None:
-            done = threading.Event()
-            self._jobs.put((done.set, 0.0))
-            done.wait()
+        thread = self._thread
+        if thread is None:
+            return
+        done = threading.Event()
+        self._hurry.set()
+        self._jobs.put((done.set, 0.0))
+        while not done.wait(ALIVE_CHECK_S):
+            if not thread.is_alive():
+                raise StorageFailure(f"the thread {self._name} has ended")
+        self._hurry.clear()
 
     def close(self) -> None:
         """Finish what is queued and end the thread."""
         self._stopping.set()
+        self._hurry.set()
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
@@ -76,5 +89,5 @@ class ThreadWorker:
         while (item := self._jobs.get()) is not None:
             job, delay_s = item
             if delay_s:
-                self._stopping.wait(delay_s)
+                self._hurry.wait(delay_s)
             job()
