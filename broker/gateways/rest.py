@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from broker.services import Services
 
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+_READINESS = (
+    "503 after a storage failure. It stays 200 while an index loads, because producing never waits for search; `search` says "
+    "how that is: `off` (no topic has vectors), `loading`, `ready` (every partition with vectors can be searched)."
+)
 _CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 _MESSAGES = {
     "extra_forbidden": "unknown field",
@@ -139,18 +143,18 @@ def _add_operations(app: FastAPI, services: "Services") -> None:
     async def health() -> JSONResponse:
         return _health(services)
 
-    @app.get("/readyz", tags=["operations"], summary="Can it take requests?")
+    @app.get("/readyz", tags=["operations"], summary="Can it take requests?", description=_READINESS)
     async def ready() -> JSONResponse:
-        return _health(services)
+        return _health(services, search=services.search.readiness)
 
     @app.get("/metrics", tags=["operations"], summary="Metrics in Prometheus's text format")
     async def metrics() -> Response:
         return Response(services.metrics.exposition(), media_type=_PROMETHEUS)
 
 
-def _health(services: "Services") -> JSONResponse:
+def _health(services: "Services", **more: str) -> JSONResponse:
     """The gateway starts last, after recovery and the Kafka listener: reachable and not failed means ready."""
     failure = services.logs.failed
     if failure is not None:
         return error_response(503, "STORAGE_ERROR", f"storage failed: {failure}", retriable=True)
-    return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "ok", **more})

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from broker.config import Config
 from broker.search.feed import WorkerFeed
@@ -48,6 +48,7 @@ class SearchService:
         """(topic id, partition) -> (indexed_offset, failed), as the worker last told."""
         self.models: list[dict[str, Any]] = []
         self.searches = 0
+        self._told = False
 
     def start(self) -> None:
         """Watches the topics; the worker is started with the first one that has vectors."""
@@ -81,6 +82,7 @@ class SearchService:
 
     async def _prepare(self, channel: Channel) -> None:
         config = self._config
+        self._told = False
         start = {
             "directory": str((Path(config.data_dir) / DIRECTORY).resolve()),
             "embed": asdict(_embed_settings(config)),
@@ -96,6 +98,17 @@ class SearchService:
             self.indexed[topic_id, partition] = (indexed_offset, failed)
             self.feed.opened(topic_id, partition)
         self.models = message["models"]
+        self._told = True
+
+    @property
+    def readiness(self) -> Literal["off", "loading", "ready"]:
+        """off: no topic has vectors; ready: every partition of those that have can be searched."""
+        topics = self.feed.topics_with_vectors
+        if not topics:
+            return "off"
+        opened = self._told and self.supervisor.channel is not None
+        places = ((topic.topic_id, log.partition) for topic in topics for log in topic.partitions)
+        return "ready" if opened and all(place in self.indexed for place in places) else "loading"
 
     def _channel(self) -> Channel:
         channel = self.supervisor.channel

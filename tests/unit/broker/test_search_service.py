@@ -99,3 +99,17 @@ async def test_a_topic_deleted_during_a_search_is_unknown(by_name: bool, failure
     assert caught.value.code == (
         ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if by_name else ErrorCode.UNKNOWN_TOPIC_ID
     )
+
+
+async def test_ready_is_said_when_every_partition_can_be_searched() -> None:
+    world = World()
+    search, topic_id = world.search, world.topic.topic_id
+    assert search.readiness == "loading"
+    search._take_progress({"offsets": [], "models": []})
+    assert search.readiness == "loading"
+    search._take_progress({"offsets": [(topic_id, 0, 0, 0)], "models": []})
+    assert search.readiness == "ready"
+    search.supervisor.channel = None
+    assert search.readiness == "loading"
+    world.topics.delete("logs")
+    assert search.readiness == "off"

@@ -59,6 +59,7 @@ class FakeSearch:
         self.requests: list[SearchRequest] = []
         self.response = answer()
         self.error: Exception | None = None
+        self.readiness = "loading"
 
     async def search(self, request: SearchRequest) -> Any:
         self.requests.append(request)
@@ -330,7 +331,8 @@ async def test_unknown_paths_and_methods_have_the_same_shape(
 async def test_status_health_and_metrics(client: httpx.AsyncClient, services: Any) -> None:
     assert (await client.get("/v1/topics/logs/vector")).json() == {"topic": "logs", "state": "ready"}
     assert (await client.get("/healthz")).json() == {"status": "ok"}
-    assert (await client.get("/readyz")).status_code == 200
+    ready = await client.get("/readyz")
+    assert (ready.status_code, ready.json()) == (200, {"status": "ok", "search": "loading"})
     metrics = await client.get("/metrics")
     assert "senselog_connections 0.0" in metrics.text
     services.logs.failed = OSError(28, "No space left on device")
