@@ -33,8 +33,8 @@ def durable(scale: float) -> list[Result]:
     with senselog(("storage.sync=always",)) as broker:
         count = max(int(60_000 * scale), 1_000)
         return [
-            loads.acks(broker, connections=100, requests=count, warm_up=1, label="synced"),
-            loads.acks(broker, connections=1, requests=count // 10, warm_up=1, label="synced"),
+            loads.acks(broker, connections=100, requests=count, warm_up=3, label="synced"),
+            loads.acks(broker, connections=1, requests=count // 10, warm_up=3, label="synced"),
         ]
 
 
@@ -71,7 +71,7 @@ def main() -> int:
             return 2
         os.sched_setaffinity(0, client_cores())
         show(
-            loads.broker_loads(Broker("broker", chosen.bootstrap, chosen.pid), scale=chosen.scale, warm_up=2),
+            loads.broker_loads(Broker("broker", chosen.bootstrap, chosen.pid), scale=chosen.scale, warm_up=10),
             title="Broker",
             as_json=chosen.json,
         )
@@ -93,7 +93,7 @@ def main() -> int:
 
 def _broker(scale: float) -> list[Result]:
     with senselog(PAGE_CACHE) as broker:
-        return loads.broker_loads(broker, scale=scale, warm_up=1)
+        return loads.broker_loads(broker, scale=scale, warm_up=3)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from benchmarks.report import Result, number, show
 
 # Figures of which less is better: the ratio is turned round, so that above 1 always means that Senselog is ahead.
 LESS_IS_BETTER = ("CPU", "p50", "p99")
-# Kafka's code is compiled while it runs: repeat the load until it no longer gets faster (seen: three rounds).
-KAFKA_WARM_UP, SENSELOG_WARM_UP = 4, 1
+# Kafka's code is compiled while it runs: each load is repeated until two rounds agree, or this often.
+WARM_UP_ROUNDS_MAX = 15
 
 
 def launcher() -> Path:
@@ -66,13 +66,13 @@ def main() -> int:
     for settings, run in ((("storage.sync=os",), loads.broker_loads), (("storage.sync=always",), durable)):
         with senselog(settings) as broker:
             os.sched_setaffinity(0, client_cores())
-            ours += run(broker, scale=chosen.scale, warm_up=SENSELOG_WARM_UP)
+            ours += run(broker, scale=chosen.scale, warm_up=WARM_UP_ROUNDS_MAX)
         os.sched_setaffinity(0, cores)
     console.print("Apache Kafka …")
     for properties, run in (((), loads.broker_loads), (("log.flush.interval.messages=1",), durable)):
         with apache_kafka(launcher(), properties) as broker:
             os.sched_setaffinity(0, client_cores())
-            theirs += run(broker, scale=chosen.scale, warm_up=KAFKA_WARM_UP)
+            theirs += run(broker, scale=chosen.scale, warm_up=WARM_UP_ROUNDS_MAX)
         os.sched_setaffinity(0, cores)
     if chosen.json:
         show([*ours, *theirs], title="Beside Apache Kafka", as_json=True)

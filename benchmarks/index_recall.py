@@ -67,7 +67,9 @@ def load(index: PartitionIndex, rows: np.ndarray, contents: np.ndarray) -> tuple
     return appending, building
 
 
-def timed(search: Callable[[IndexQuery], list[Candidate]], queries: list[IndexQuery]) -> tuple[list[list[Candidate]], np.ndarray]:
+def timed(
+    search: Callable[[IndexQuery], list[Candidate]], queries: list[IndexQuery]
+) -> tuple[list[list[Candidate]], np.ndarray]:
     """Answers and milliseconds of each."""
     answers, millis = [], []
     for query in queries:
@@ -77,7 +79,9 @@ def timed(search: Callable[[IndexQuery], list[Candidate]], queries: list[IndexQu
     return answers, np.array(millis)
 
 
-def measure(index: PartitionIndex, rows: np.ndarray, contents: np.ndarray, selectivity: float, count: int) -> dict[str, Any]:
+def measure(
+    index: PartitionIndex, rows: np.ndarray, contents: np.ndarray, selectivity: float, count: int
+) -> dict[str, Any]:
     """Recall@10 over distinct contents and by the score of records, latency of the index and of its exact search."""
     random = np.random.default_rng(7)
     total = len(contents)
@@ -85,7 +89,9 @@ def measure(index: PartitionIndex, rows: np.ndarray, contents: np.ndarray, selec
     queries, exact, recalls, short = [], [], [], 0
     for _ in range(count):
         first = int(random.integers(0, total - width + 1))
-        near = rows[random.integers(0, len(rows))] + np.float32(0.5 / np.sqrt(rows.shape[1])) * random.standard_normal(rows.shape[1])
+        near = rows[random.integers(0, len(rows))] + np.float32(0.5 / np.sqrt(rows.shape[1])) * random.standard_normal(
+            rows.shape[1]
+        )
         query = IndexQuery(near.astype(np.float32), NEIGHBOURS, first, first + width, collapse=True)
         queries.append(query)
         exact.append(IndexQuery(query.vector, NEIGHBOURS, first, first + width, collapse=True, exact=True))
@@ -149,7 +155,9 @@ def main() -> None:
     parser.add_argument("--vectors", type=int, default=50_000, help="distinct contents")
     parser.add_argument("--dimensions", type=int, default=384)
     parser.add_argument("--duplicates", type=float, default=0.0, help="share of records whose content was seen before")
-    parser.add_argument("--spread", type=float, default=0.5, help="noise within a cluster against the distance of clusters")
+    parser.add_argument(
+        "--spread", type=float, default=0.5, help="noise within a cluster against the distance of clusters"
+    )
     parser.add_argument("--storage", choices=["sq8", "fp16", "fp32"], default="sq8")
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)

@@ -13,6 +13,7 @@ from benchmarks.brokers import Broker, prewarm
 from benchmarks.raw_client import Replay, replay
 from benchmarks.report import Result
 
+SETTLED = 0.1  # rounds that differ by less are alike, as far as a shared machine can tell
 _names = itertools.count(int(time.time()))
 
 
@@ -33,6 +34,17 @@ def measure(broker: Broker, act: Callable[[], Replay]) -> tuple[Replay, float]:
     return run, broker.cpu_seconds() - before
 
 
+def settle(broker: Broker, act: Callable[[int], Replay], requests: int, rounds_max: int) -> None:
+    """Warms up until two rounds in a row cost the same CPU per request, within a tenth, or `rounds_max` are over."""
+    last = 0.0
+    for _ in range(rounds_max):
+        run, cpu = measure(broker, lambda: act(max(requests // 2, 100)))
+        cost = cpu / run.requests
+        if last and abs(cost - last) < SETTLED * last:
+            return
+        last = cost
+
+
 def produce_raw(
     broker: Broker, *, records: int, value_bytes: int, requests: int, connections: int, depth: int, warm_up: int
 ) -> Result:
@@ -43,8 +55,7 @@ def produce_raw(
     encoded = [frames.produce_frame(topic, partition, batch) for partition in range(connections)]
     size_mb = len(batch) / 1e6
     act = lambda count: replay(broker.bootstrap, encoded, depth=depth, requests=count, check=frames.check_produce())  # noqa: E731
-    for _ in range(warm_up):
-        act(max(requests // 4, 1))
+    settle(broker, act, requests, warm_up)
     prewarm(Path(tempfile.gettempdir()), min(int(requests * len(batch) * 2.2), 3 << 30))
     run, cpu = measure(broker, lambda: act(requests))
     figures = {
@@ -76,8 +87,7 @@ def fetch_raw(
         requests=count,
         check=frames.check_fetch(min(response_bytes, len(batch)) // 2),
     )
-    for _ in range(warm_up + 1):
-        act(max(requests // 4, 1))
+    settle(broker, act, requests, warm_up)
     run, cpu = measure(broker, lambda: act(requests))
     size_mb = run.response_bytes / 1e6
     figures = {
@@ -95,8 +105,7 @@ def acks(broker: Broker, *, connections: int, requests: int, warm_up: int, label
     batch = frames.record_batch(1, 100)
     encoded = [frames.produce_frame(topic, index % min(connections, 10), batch) for index in range(connections)]
     act = lambda count: replay(broker.bootstrap, encoded, depth=1, requests=count, check=frames.check_produce())  # noqa: E731
-    for _ in range(warm_up + 1):
-        act(max(requests // 4, connections))
+    settle(broker, act, requests, warm_up)
     run, cpu = measure(broker, lambda: act(requests))
     figures = {
         "acks/s": run.requests / run.seconds,
