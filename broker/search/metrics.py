@@ -14,8 +14,8 @@ _COUNTERS = {
     "texts_embedded": "Texts embedded since the worker started.",
     "queries_embedded": "Queries embedded since the worker started.",
     "cache_hits": "Texts and queries whose vector was known.",
-    "poisoned": "Texts that the model refuses; their records count as failed.",
-    "retries": "Calls of the model that failed and were tried again.",
+    "poisoned": "Texts that the model refuses, or gives a vector that is zero or not finite; their records count as failed.",
+    "retries": "Calls of the model for records that failed and were tried again.",
 }
 
 
@@ -31,7 +31,7 @@ class SearchCollector:
 
 def families(search: "SearchService", topics: Iterable[Topic]) -> "Iterator[Metric]":
     """From what the worker last told, at most a quarter of a second ago."""
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
     supervisor = search.supervisor
     yield GaugeMetricFamily(
@@ -40,7 +40,16 @@ def families(search: "SearchService", topics: Iterable[Topic]) -> "Iterator[Metr
     yield CounterMetricFamily(
         "senselog_vector_worker_restarts", "Restarts of the vector worker.", value=supervisor.restarts
     )
-    yield CounterMetricFamily("senselog_searches", "Searches that reached the vector worker.", value=search.searches)
+    yield CounterMetricFamily("senselog_searches", "Searches of topics with vectors, failed ones too.", value=search.searches)
+    seconds = HistogramMetricFamily(
+        "senselog_search_seconds",
+        "Where the time of a search went: embedding its queries, waiting for freshness, searching, reading the hits.",
+        labels=["phase"],
+    )
+    for phase, histogram in search.seconds.items():
+        buckets, total = histogram.buckets()
+        seconds.add_metric([phase], buckets, total)
+    yield seconds
     for name, documentation in _COUNTERS.items():
         counter = CounterMetricFamily(f"senselog_vector_{name}", documentation, labels=["model"])
         for model in search.models:
@@ -49,10 +58,16 @@ def families(search: "SearchService", topics: Iterable[Topic]) -> "Iterator[Metr
     labels = ["topic", "partition"]
     gauges: dict[str, Any] = {
         "indexed_offset": GaugeMetricFamily(
-            "senselog_vector_indexed_offset", "All below is searchable, skipped or failed.", labels=labels
+            "senselog_vector_indexed_offset",
+            "All records below are searchable, skipped or failed; -1 while the index loads.",
+            labels=labels,
         ),
-        "lag": GaugeMetricFamily("senselog_vector_lag", "Records that searches do not see yet.", labels=labels),
-        "failed": GaugeMetricFamily("senselog_vector_failed", "Records that could not be embedded.", labels=labels),
+        "lag": GaugeMetricFamily(
+            "senselog_vector_lag_records", "Committed records that searches do not see yet.", labels=labels
+        ),
+        "failed": GaugeMetricFamily(
+            "senselog_vector_failed_records", "Records below the indexed offset that could not be embedded.", labels=labels
+        ),
     }
     for topic in topics:
         for log in topic.partitions:

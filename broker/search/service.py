@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from broker.config import Config
+from broker.metrics import Histogram
 from broker.search.feed import WorkerFeed
 from broker.search.records import FoundRecord, Place, read_records
 from broker.search.supervisor import WorkerSupervisor
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 DIRECTORY = "vector"
 STATUS_TIMEOUT_S = 5.0
 LOADING_POLL_S = 0.05
+PHASES = ("embed", "wait", "search", "read")
 OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
 
 
@@ -48,6 +50,7 @@ class SearchService:
         """(topic id, partition) -> (indexed_offset, failed), as the worker last told."""
         self.models: list[dict[str, Any]] = []
         self.searches = 0
+        self.seconds = {phase: Histogram() for phase in PHASES}
         self._told = False
 
     def start(self) -> None:
@@ -149,6 +152,9 @@ class SearchService:
             raise KafkaError(
                 ErrorCode.REQUEST_TIMED_OUT, f"the search took longer than its timeout_ms of {request.timeout_ms}"
             ) from None
+        micros = (answer["embed_micros"], answer["wait_micros"], answer["search_micros"], read_micros)
+        for phase, duration_micros in zip(PHASES, micros, strict=True):
+            self.seconds[phase].observe(duration_micros / 1e6)
         return SearchResponse(
             topic=topic.name,
             topic_id=topic.topic_id,

@@ -113,3 +113,20 @@ async def test_ready_is_said_when_every_partition_can_be_searched() -> None:
     assert search.readiness == "loading"
     world.topics.delete("logs")
     assert search.readiness == "off"
+
+
+async def test_metrics_say_where_the_time_went_and_how_far_the_index_is() -> None:
+    world = World()
+    world.append(world.topic, b"x", b"y", b"z")
+    world.search._take_progress({"offsets": [(world.topic.topic_id, 0, 2, 1)], "models": []})
+    await world.ask()
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in world.search.metrics()
+        for sample in family.samples
+    }
+    assert samples["senselog_vector_lag_records", "logs", "0"] == 1
+    assert samples["senselog_vector_failed_records", "logs", "0"] == 1
+    for phase in ("embed", "wait", "search", "read"):
+        assert samples["senselog_search_seconds_count", phase] == 1
+        assert samples["senselog_search_seconds_bucket", phase, "+Inf"] == 1
