@@ -176,10 +176,14 @@ class Topics:
         return self._by_name.get(name) or self.create(name, partitions, configs)
 
     def delete(self, name: str) -> Topic:
-        """Deletes a topic with its data; raises KafkaError UNKNOWN_TOPIC_OR_PARTITION, INVALID_REQUEST for an internal one."""
+        """Deletes a topic with its data; raises KafkaError UNKNOWN_TOPIC_OR_PARTITION, INVALID_REQUEST for an internal one,
+        KAFKA_STORAGE_ERROR when it cannot be written (it is still there then).
+        """
         topic = self._require(name)
         if topic.internal:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"The internal topic {name} cannot be deleted.")
+        # All of it or nothing: half a deletion would leave logs that live on without their topic.
+        self._logs.reserve_deletions(len(topic.partitions))
         self._store_topics(_without(self._store.metadata.topics, name))
         del self._by_name[name], self._by_id[topic.topic_id]
         del self._by_collision_key[collision_key(name)][name]

@@ -106,10 +106,15 @@ class LogManager:
         log.config = config
         return log
 
+    def reserve_deletions(self, count: int) -> None:
+        """`count` logs can be deleted in this turn, all of them; KafkaError KAFKA_STORAGE_ERROR if the WAL has no room."""
+        self._wal.reserve(count)
+
     def delete_log(self, log: PartitionLog) -> None:
-        """Delete a log and its files; its listeners are told (`log.deleted`)."""
+        """Delete a log and its files; its listeners are told (`log.deleted`). KafkaError: see `reserve_deletions`."""
         if log.deleted:
             return
+        self._wal.reserve(1)
         self._add_control(log, DELETE, None)
         log.deleted = True
         self._logs.pop(log.key, None)

@@ -113,6 +113,19 @@ class Wal:
         group.table.append(pack_entry(topic_id, partition, base_offset, size, crc, leader_epoch))
         return group
 
+    def reserve(self, count: int) -> None:
+        """Make room for `count` deletions, each in a frame of its own; KafkaError KAFKA_STORAGE_ERROR, nothing changed then.
+
+        They may go one file beyond `wal_bytes_max`: when no segment can be written any more, they are what frees space.
+        """
+        group, file = self._group, self.active
+        end = file.position if group is None else group.position + _TABLE_ROOM
+        needed = count * (FRAME_HEADER_BYTES + ENTRY_BYTES + 1) + FRAME_HEADER_BYTES + _TABLE_ROOM
+        if end + needed > file.size:
+            if group is not None:
+                self._close_group(group)
+            self._rotate(needed, self._config.wal_bytes_max + self._config.wal_file_bytes)
+
     def commit(self) -> None:
         """Write what has been appended: one pwritev per group, normally one group."""
         if self._group is None:
@@ -190,7 +203,7 @@ class Wal:
             self._close_group(self._group)
         file = self.active
         if file.position + FRAME_HEADER_BYTES + size + _TABLE_ROOM > file.size:
-            file = self._rotate(size)
+            file = self._rotate(size, self._config.wal_bytes_max)
         payload_limit = file.position + FRAME_HEADER_BYTES + max(self._group_bytes, size)
         group = Group(self._next_sequence, file, min(payload_limit, file.size - _TABLE_ROOM))
         file.last_sequence = self._next_sequence
@@ -203,8 +216,8 @@ class Wal:
         self._group = None
         group.file.position = group.position + len(group.table) * ENTRY_BYTES
 
-    def _rotate(self, size: int) -> WalFile:
-        if self.bytes_held() >= self._config.wal_bytes_max:
+    def _rotate(self, size: int, bytes_max: int) -> WalFile:
+        if self.bytes_held() >= bytes_max:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "the disk is slower than the producers: the WAL is full")
         try:
             file = self._files.take(FRAME_HEADER_BYTES + size + _TABLE_ROOM)

@@ -10,7 +10,10 @@ from broker.config_definition import ConfigResource
 from broker.meta_store import TopicRecord
 from broker.topics import Topic
 from protocol.errors import ErrorCode, KafkaError
+from protocol.record_batch import build_batch, parse_batches
+from protocol.records import Record
 from storage.log import PartitionLog
+from storage.wal_files import WalFiles
 from tests.simulated_storage import SimulatedCrash
 from tests.unit.broker.admin import Admin
 
@@ -221,3 +224,53 @@ def test_retention_set_later_deletes_old_records(admin: Admin) -> None:
     admin.settle()
     admin.logs.maintain()
     assert topic.partitions[0].log_start_offset == 2
+
+
+def _fill_the_wal(admin: Admin, topic: Topic) -> None:
+    data = build_batch([Record(0, 0, None, b"x" * 5000, [])])
+    with pytest.raises(KafkaError):
+        while True:
+            batch = memoryview(bytearray(data))
+            topic.partitions[0].append(batch, parse_batches(batch), now_ms=0)
+    admin.logs.commit()
+
+
+def test_a_topic_can_be_deleted_although_the_wal_is_full(admin: Admin) -> None:
+    """It is what frees space then. The partitions are more than what is left of the WAL's file can hold."""
+    observer = Observer()
+    topic = admin.topics.create("logs", 400, {})
+    admin.settle()
+    admin.topics.observers.append(observer)
+    _fill_the_wal(admin, topic)
+    admin.topics.delete("logs")
+    assert observer.seen == [("deleted", "logs")]
+    admin.settle()
+    assert list(admin.logs.logs()) == []
+    admin.restart()
+    assert list(admin.logs.logs()) == []
+
+
+def test_a_deletion_that_the_wal_does_not_take_leaves_all_of_the_topic(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it would leave logs that live on without their topic, and observers that still serve it."""
+    observer = Observer()
+    topic = admin.topics.create("logs", 400, {})
+    admin.settle()
+    admin.topics.observers.append(observer)
+    _fill_the_wal(admin, topic)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(WalFiles, "take", full)
+    with pytest.raises(KafkaError) as refused:
+        admin.topics.delete("logs")
+    assert refused.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert admin.topics.get("logs") is topic
+    assert not any(log.deleted for log in topic.partitions)
+    assert observer.seen == []
+    monkeypatch.undo()
+    admin.settle()
+    admin.topics.delete("logs")
+    assert observer.seen == [("deleted", "logs")]
