@@ -276,6 +276,7 @@ class SearchResponse:
     """The answer: one result per query, how fresh each partition searched is, and where the time went.
 
     `complete`: every partition asked for was searched and had all that `min_offsets` or `latest` asked for.
+    `trouble`, only without queries: why the index is not keeping up, as `STATE: REASON`.
     """
 
     topic: str
@@ -291,3 +292,4 @@ class SearchResponse:
     read_micros: int
     results: list[QueryResult]
     partitions: list[PartitionState]
+    trouble: str | None = None

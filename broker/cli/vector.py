@@ -36,8 +36,10 @@ def status(topic: TopicName, as_json: AsJson = False, bootstrap: Bootstrap = DEF
     from broker.cli.tables import console, table
 
     out = console()
-    state = "up to date" if not found.lag else f"{found.lag:,} records to go"
-    out.print(f"[bold]{topic}[/bold]  {state}  ·  {found.model}, {found.dimensions} dimensions, {found.metric}")
+    model = f"{found.model}, {found.dimensions} dimensions, {found.metric}" if found.dimensions else str(found.model)
+    out.print(f"{topic}  {_state(found)}  ·  {model}", markup=False, style="bold", soft_wrap=True)
+    if found.trouble:
+        out.print(found.trouble, markup=False, soft_wrap=True)
     columns = ("partition", "log start", "end", "indexed", "to go", "failed", "lag ms")
     shown = table(*((column, "right") for column in columns))
     for partition in found.freshness:
@@ -45,12 +47,19 @@ def status(topic: TopicName, as_json: AsJson = False, bootstrap: Bootstrap = DEF
             str(partition.partition),
             str(partition.log_start_offset),
             str(partition.last_stable_offset),
-            str(partition.indexed_offset),
+            "loading" if partition.indexed_offset < 0 else str(partition.indexed_offset),
             str(partition.lag),
             str(partition.failed),
             str(max(0, partition.lag_ms)),
         )
     out.print(shown)
+
+
+def _state(found: Any) -> str:
+    if found.lag:
+        return f"{found.lag:,} records to go"
+    # A partition whose index is not open yet may lack records that no lag tells of.
+    return "up to date" if found.complete and not found.trouble else "not up to date"
 
 
 def _document(topic: str, found: Any) -> dict[str, Any]:
@@ -62,5 +71,6 @@ def _document(topic: str, found: Any) -> dict[str, Any]:
         "metric": found.metric,
         "complete": found.complete,
         "lag": found.lag,
+        "trouble": found.trouble,
         "partitions": states(found),
     }

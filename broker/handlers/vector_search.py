@@ -104,6 +104,7 @@ def _point(text: str | None, vector: bytes | None, record: tuple[int, int] | Non
 
 def _response(response: SearchResponse) -> VectorSearchResponse:
     return VectorSearchResponse(
+        error_message=response.trouble,  # with error code 0: what a person should know of an index that lags
         topic_id=response.topic_id,
         model=response.model,
         dimensions=response.dimensions,

@@ -206,6 +206,8 @@ class SearchService:
             raise _unknown(request)
 
     async def _state(self, topic: Topic, partitions: list[int]) -> SearchResponse:
+        from broker.search.status import topic_status, trouble
+
         status = await self._worker_status(topic)
         identity = (status or {}).get("identity") or {}
         told = (status or {}).get("partitions", {})
@@ -231,6 +233,7 @@ class SearchService:
             read_micros=0,
             results=[],
             partitions=states,
+            trouble=trouble(topic_status(topic, status, self.supervisor, self._config.vector_embedding_model)),
         )
 
     async def _worker_status(self, topic: Topic) -> dict[str, Any] | None:

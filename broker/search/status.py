@@ -52,6 +52,13 @@ def topic_status(
     }
 
 
+def trouble(status: Mapping[str, Any]) -> str | None:
+    """Why searches may miss what the log holds and waiting alone may not help, as `STATE: REASON`; None when all is well."""
+    if status["state"] in ("green", "catching_up", "disabled"):
+        return None
+    return f"{status['state']}: {status['reason']}" if status["reason"] else str(status["state"])
+
+
 def _partition(topic: Topic, number: int, told: Mapping[int, Any]) -> dict[str, Any]:
     log = topic.partitions[number]
     index = told.get(number, {"indexed_offset": -1, "lag_ms": 0})

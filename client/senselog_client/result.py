@@ -73,6 +73,9 @@ class Status:
     complete: bool
     """Every partition could be asked."""
     freshness: tuple[PartitionState, ...]
+    trouble: str | None
+    """Why the index is not keeping up, as `STATE: REASON`, states loading, paused (only a person can help) and failed (tried again).
+    Only `status` tells it."""
 
     @property
     def lag(self) -> int:
@@ -140,6 +143,7 @@ def _status_fields(response: VectorSearchResponse) -> dict[str, Any]:
         "generation": response.generation,
         "complete": response.complete,
         "freshness": tuple(_partition_state(state) for state in response.partition_states),
+        "trouble": response.error_message,
     }
 
 

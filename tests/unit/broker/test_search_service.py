@@ -19,11 +19,13 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.hits: list[list[tuple[int, int]]] = [[]]
+        self.status: dict[str, Any] | None = None
         self.meanwhile: Callable[[], None] = lambda: None
 
     async def call(self, name: str, payload: Any) -> Any:
-        assert name == "search"
         self.meanwhile()
+        if name == "status":
+            return self.status
         return {
             "model": "m",
             "dimensions": 2,
@@ -130,3 +132,17 @@ async def test_metrics_say_where_the_time_went_and_how_far_the_index_is() -> Non
     for phase in ("embed", "wait", "search", "read"):
         assert samples["senselog_search_seconds_count", phase] == 1
         assert samples["senselog_search_seconds_bucket", phase, "+Inf"] == 1
+
+
+async def test_the_state_says_what_keeps_the_index_back() -> None:
+    world = World()
+    world.append(world.topic, b"x")
+    assert (await world.ask(0)).trouble == "loading: vector worker off"
+    partition = {"indexed_offset": 1, "lag_ms": 0, "failed": 0}
+    status = {"trouble": None, "paused": False, "generation": 1, "partitions": {0: partition}}
+    world.worker.status = status
+    assert (await world.ask(0)).trouble is None
+    world.worker.status = {**status, "trouble": "no such model", "paused": True}
+    assert (await world.ask(0)).trouble == "paused: no such model"
+    world.worker.status = {**status, "partitions": {}}
+    assert (await world.ask(0)).trouble == "loading"

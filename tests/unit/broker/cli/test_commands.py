@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from senselog_client.messages import VectorSearchResponse
+from senselog_client.result import parse_status
 from typer.testing import CliRunner
 
 from broker.cli import app, connect, main
@@ -263,3 +265,39 @@ def test_consume_as_json_keeps_bytes_that_are_no_text(fake_consumer: None) -> No
 )
 def test_consume_names_what_is_missing(fake_consumer: None, arguments: list[str], message: str) -> None:
     assert str(runner.invoke(app, arguments).exception) == message
+
+
+@pytest.mark.parametrize(
+    ("indexed_offset", "complete", "trouble", "shown"),
+    [
+        (5, True, None, "up to date"),
+        (3, True, None, "2 records to go"),
+        (5, True, "paused: no such model: install [it]", "paused: no such model: install [it]"),
+        (-1, False, "loading: vector worker starting", "loading: vector worker starting"),
+        (-1, False, None, "5 records to go"),
+    ],
+)
+@pytest.mark.parametrize("end", [5, 0])
+def test_an_index_that_cannot_follow_is_not_called_up_to_date(
+    monkeypatch: pytest.MonkeyPatch, end: int, indexed_offset: int, complete: bool, trouble: str | None, shown: str
+) -> None:
+    partition = VectorSearchResponse.PartitionState(
+        partition=0, last_stable_offset=end, high_watermark=end, indexed_offset=min(indexed_offset, end)
+    )
+    response = VectorSearchResponse(
+        version=0, model="m", complete=complete, error_message=trouble, partition_states=[partition]
+    )
+
+    @contextlib.contextmanager
+    def searcher(_: str) -> Iterator[Any]:
+        yield SimpleNamespace(status=lambda _: parse_status(response))
+
+    monkeypatch.setattr(connect, "searcher", searcher)
+    result = runner.invoke(app, ["vector", "status", "logs"])
+    assert result.exit_code == 0, result.output
+    if end or trouble:
+        assert shown in result.output
+    well = complete and trouble is None and indexed_offset >= end
+    assert ("not up to date" not in result.output and "up to date" in result.output) is well
+    told = json.loads(runner.invoke(app, ["vector", "status", "logs", "--json"]).output)
+    assert (told["trouble"], told["complete"]) == (trouble, complete)
