@@ -65,6 +65,7 @@ class Worker:
                 "search": self._search,
                 "status": self._status,
                 "stop": self._stop,
+                "ping": lambda _: None,
             }
         )
         self._log.channel = self.channel

@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,11 @@ BACKOFF_MAX_S = 30.0
 STEADY_AFTER_S = 30.0
 """A worker that lived this long starts the back-off anew."""
 STOP_TIMEOUT_S = 2.5
+PREPARE_TIMEOUT_S = 60.0
+"""For a new worker to load its code and take its topics; it opens indexes and models after that."""
+PING_INTERVAL_S = 5.0
+PING_TIMEOUT_S = 30.0
+"""A worker whose event loop stands still for so long hangs: nothing long runs there."""
 
 WorkerState = Literal["off", "starting", "running", "restarting"]
 logger = structlog.get_logger(__name__)
@@ -65,7 +70,7 @@ class WorkerSupervisor:
             try:
                 await self._run_once()
             except Exception as error:  # whatever it is: without this task there is no search until a restart
-                logger.error("vector worker failed to start", error=str(error) or type(error).__name__)  # noqa: TRY400
+                logger.error("vector worker failed", error=str(error) or type(error).__name__)  # noqa: TRY400
             if loop.time() - started > STEADY_AFTER_S:
                 wait_s = BACKOFF_MIN_S
             self.state = "restarting"
@@ -95,16 +100,37 @@ class WorkerSupervisor:
         self.process_id = process.pid
         try:
             await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
-            await self._prepare(channel)
+            async with _named_timeout("is not ready", PREPARE_TIMEOUT_S):
+                await self._prepare(channel)
             self.channel, self.state = channel, "running"
             logger.info("vector worker runs", pid=process.pid, restarts=self.restarts)
-            await channel.closed.wait()
+            await _heed(channel)
         finally:
             self.channel = self.process_id = None
             channel.close()
             ours.close()
             code = await _end(process)
         logger.warning("vector worker ended", exit_code=code)
+
+
+async def _heed(channel: Channel) -> None:
+    """Returns when the channel closes. Raises TimeoutError for a worker that hangs."""
+    while not channel.closed.is_set():
+        with contextlib.suppress(ChannelClosed, KafkaError):  # too many calls wait: the next ping tells more
+            async with _named_timeout("hangs: no answer", PING_TIMEOUT_S):
+                await channel.call("ping", None)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PING_INTERVAL_S):
+                await channel.closed.wait()
+
+
+@contextlib.asynccontextmanager
+async def _named_timeout(what: str, timeout_s: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
+        raise TimeoutError(f"it {what} within {timeout_s:g} s") from None
 
 
 async def _end(process: asyncio.subprocess.Process) -> int:
