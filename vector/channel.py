@@ -1,6 +1,6 @@
 """One duplex stream between broker and vector worker: length-prefixed msgpack frames with request ids.
 
-Frame: length uint32 big-endian, then the msgpack array [kind, id, name, payload]; kinds: call, answer, refusal, notice.
+Frame: length uint32 big-endian, then the msgpack array [kind, id, name, payload]; kinds: call, answer, refusal, notice, abandon.
 Both ends may call. Bounded: `FRAME_BYTES_MAX`, `CALLS_MAX` unanswered calls; a writer waits while the other end does not read.
 """
 
@@ -17,7 +17,7 @@ from protocol.errors import ErrorCode, KafkaError
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 CALLS_MAX = 4096
 _LENGTH = struct.Struct(">I")
-_CALL, _ANSWER, _REFUSAL, _NOTICE = range(4)
+_CALL, _ANSWER, _REFUSAL, _NOTICE, _ABANDON = range(5)
 
 Handler = Callable[[Any], Awaitable[Any] | Any]
 """Takes a payload; what it returns, or awaits, is the answer. A KafkaError travels to the caller as it is."""
@@ -36,14 +36,17 @@ class Channel(asyncio.Protocol):
         self._buffer = bytearray()
         self._ids = itertools.count()
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         self.closed = asyncio.Event()
 
-    async def call(self, name: str, payload: Any) -> Any:
-        """Asks the other end. Raises its KafkaError, ChannelClosed, or KafkaError THROTTLING_QUOTA_EXCEEDED at `CALLS_MAX`."""
+    async def call(self, name: str, payload: Any, *, abandon: bool = False) -> Any:
+        """Asks the other end. Raises its KafkaError, ChannelClosed, or KafkaError THROTTLING_QUOTA_EXCEEDED at `CALLS_MAX`.
+
+        `abandon`: when this call is cancelled, the other end stops working on it; for what may stop anywhere.
+        """
         if len(self._waiting) >= CALLS_MAX:
             raise KafkaError(
                 ErrorCode.THROTTLING_QUOTA_EXCEEDED, f"{CALLS_MAX} calls are waiting for the vector worker"
@@ -54,9 +57,17 @@ class Channel(asyncio.Protocol):
         try:
             await self._writable.wait()
             self._send(_CALL, identity, name, payload)
-            return await future
+            return await self._answer_to(identity, name, future, abandon=abandon)
         finally:
             self._waiting.pop(identity, None)
+
+    async def _answer_to(self, identity: int, name: str, future: asyncio.Future[Any], *, abandon: bool) -> Any:
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if abandon and not self.closed.is_set():
+                self._send(_ABANDON, identity, name, None)
+            raise
 
     def notify(self, name: str, payload: Any) -> None:
         """Tells the other end; nothing comes back. Dropped when the channel is closed."""
@@ -114,7 +125,7 @@ class Channel(asyncio.Protocol):
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(ChannelClosed())
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
         if self._on_close is not None:
             self._on_close()
@@ -132,6 +143,10 @@ class Channel(asyncio.Protocol):
                 else:
                     future.set_exception(KafkaError(ErrorCode(payload[0]), payload[1]))  # type: ignore[call-arg]
             return
+        if kind == _ABANDON:
+            if identity in self._tasks:  # else the answer is on its way
+                self._tasks[identity].cancel()
+            return
         handler = self._handlers.get(name)
         if handler is None:
             raise ValueError(f"no handler for {name!r}")
@@ -139,8 +154,8 @@ class Channel(asyncio.Protocol):
             handler(payload)
             return
         task = asyncio.get_running_loop().create_task(self._answer(handler, identity, name, payload))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[identity] = task
+        task.add_done_callback(lambda _: self._tasks.pop(identity))
 
     async def _answer(self, handler: Handler, identity: int, name: str, payload: Any) -> None:
         try:

@@ -177,7 +177,7 @@ class SearchService:
         until = loop.time() + message["wait_ms"] / 1000
         while True:
             try:
-                return dict(await self._channel().call("search", message))
+                return dict(await self._channel().call("search", message, abandon=True))
             except ChannelClosed:
                 error = KafkaError(
                     ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading: the vector worker is restarted"

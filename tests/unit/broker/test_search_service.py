@@ -22,7 +22,8 @@ class FakeWorker:
         self.status: dict[str, Any] | None = None
         self.meanwhile: Callable[[], None] = lambda: None
 
-    async def call(self, name: str, payload: Any) -> Any:
+    async def call(self, name: str, payload: Any, *, abandon: bool = False) -> Any:
+        assert abandon is (name == "search")
         self.meanwhile()
         if name == "status":
             return self.status

@@ -136,3 +136,36 @@ async def test_an_answer_that_is_too_large_is_refused_not_awaited_for_ever() -> 
             await left.call("much", None)
     assert refused.value.code == ErrorCode.POLICY_VIOLATION
     left.close()
+
+
+async def test_an_abandoned_call_ends_at_the_other_end_and_others_do_not() -> None:
+    """A search whose caller had timed out went on in the worker."""
+    running = asyncio.Semaphore(0)
+    stopped: list[str] = []
+    gate = asyncio.Event()
+
+    async def work(name: str) -> str:
+        running.release()
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            stopped.append(name)
+            running.release()
+            raise
+        return name
+
+    left, _ = await pair({}, {"work": work})
+    abandoned = asyncio.create_task(left.call("work", "abandoned", abandon=True))
+    left_alone = asyncio.create_task(left.call("work", "left alone"))
+    other = asyncio.create_task(left.call("work", "other", abandon=True))
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            await running.acquire()
+        abandoned.cancel()
+        left_alone.cancel()
+        await running.acquire()
+        gate.set()
+        assert await other == "other"
+        assert await left.call("work", "next") == "next"
+    assert stopped == ["abandoned"]
+    left.close()
