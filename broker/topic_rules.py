@@ -1,7 +1,7 @@
 """What a new topic must look like: its name, its counts, replicas given by hand. Pure; Kafka 4.3's codes and texts."""
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from protocol.errors import ErrorCode, KafkaError
 
@@ -52,11 +52,10 @@ def collision_key(name: str) -> str:
     return name.replace(".", "_")
 
 
-def check_new_name(name: str, existing: Mapping[str, Iterable[str]], beside: Container[str] = ()) -> None:
+def check_new_name(name: str, existing: Mapping[str, Iterable[str]]) -> None:
     """Raises KafkaError for a name that cannot be created; `existing`: collision key -> topic names.
 
-    It may collide with the names in `beside`: those that the same request has created. Kafka checks a request's names
-    against the topics before it.
+    Kafka checks a request's names against the topics before it: they may collide with one another.
     """
     if name == METADATA_TOPIC:
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"Creation of internal topic {name} is prohibited.")
@@ -65,8 +64,7 @@ def check_new_name(name: str, existing: Mapping[str, Iterable[str]], beside: Con
     if name in others:
         raise KafkaError(ErrorCode.TOPIC_ALREADY_EXISTS, f"Topic '{name}' already exists.")
     for other in others:
-        if other not in beside:
-            raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic '{name}' collides with existing topic: {other}")
+        raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic '{name}' collides with existing topic: {other}")
 
 
 def check_counts(partitions: int, replication_factor: int) -> None:

@@ -1,6 +1,7 @@
 """The broker's topics: created, changed and deleted here, durable through the metadata store, told to observers."""
 
-from collections.abc import Container, Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -103,9 +104,9 @@ class Topics:
     def partition_count(self) -> int:
         return sum(len(topic.partitions) for topic in self._by_name.values())
 
-    def check_new(self, name: str, configs: Mapping[str, str | None], *, beside: Container[str] = ()) -> dict[str, str]:
+    def check_new(self, name: str, configs: Mapping[str, str | None]) -> dict[str, str]:
         """Checks name and configs of a topic to be created, see `check_new_name`; returns its overrides. Raises KafkaError."""
-        check_new_name(name, self._by_collision_key, beside)
+        check_new_name(name, self._by_collision_key)
         overrides: dict[str, str] = {}
         for key, value in configs.items():
             if value is None:
@@ -134,29 +135,53 @@ class Topics:
         configs: Mapping[str, str | None],
         *,
         topic_id: bytes | None = None,
-        beside: Container[str] = (),
     ) -> Topic:
-        """Creates a topic; durable when it returns. `beside`: see `check_new_name`.
+        """Creates a topic; durable when it returns.
 
         Raises KafkaError with Kafka's codes, KAFKA_STORAGE_ERROR when it cannot be written (nothing is left of it then).
         """
-        overrides = self.check_new(name, configs, beside=beside)
+        overrides = self.check_new(name, configs)
         if partitions < 1:
             raise KafkaError(
                 ErrorCode.INVALID_PARTITIONS, "Number of partitions was set to an invalid non-positive value."
             )
-        topic = Topic(name, topic_id or self.new_topic_id(), overrides, vector=vector_config(overrides))
-        self._store_topics(
-            {**self._store.metadata.topics, name: TopicRecord(name, topic.topic_id, partitions, overrides)}
-        )
+        record = TopicRecord(name, topic_id or self.new_topic_id(), partitions, overrides)
+        outcome = self.create_checked([record])[name]
+        if isinstance(outcome, KafkaError):
+            raise outcome
+        return outcome
+
+    def create_checked(self, records: Iterable[TopicRecord]) -> dict[str, Topic | KafkaError]:
+        """Creates topics that `check_new` has found right, durably, with one write of the metadata for all of them.
+
+        By name what became of each: KAFKA_STORAGE_ERROR when it cannot be written (nothing is left of it then).
+        """
+        new = {record.name: record for record in records}
+        if not new:
+            return {}
         try:
-            self._open_logs(topic, partitions)
+            self._store_topics({**self._store.metadata.topics, **new})
+        except KafkaError as error:
+            return dict.fromkeys(new, error)
+        outcomes = {record.name: self._create_logs(record) for record in new.values()}
+        failed = [name for name, outcome in outcomes.items() if isinstance(outcome, KafkaError)]
+        if failed:
+            # Should the disk not take the metadata either: the answer is the same.
+            with contextlib.suppress(KafkaError):
+                self._store_topics(_without(self._store.metadata.topics, failed))
+        return outcomes
+
+    def _create_logs(self, record: TopicRecord) -> Topic | KafkaError:
+        topic = Topic(record.name, record.topic_id, record.configs, vector=vector_config(record.configs))
+        try:
+            self._open_logs(topic, record.partitions)
         except (OSError, KafkaError) as error:
             # The logs first: should the disk not take the metadata either, the next topic of this name needs their place.
-            for log in topic.partitions:
-                self._logs.delete_log(log)
-            self._store_topics(_without(self._store.metadata.topics, name))
-            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"Cannot create the logs of {name}: {error}") from error
+            # One that cannot be deleted now is deleted at the next start: the store does not list it.
+            with contextlib.suppress(KafkaError):
+                for log in topic.partitions:
+                    self._logs.delete_log(log)
+            return KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"Cannot create the logs of {record.name}: {error}")
         self._remember(topic)
         for observer in self.observers:
             observer.topic_created(topic)
@@ -184,7 +209,7 @@ class Topics:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"The internal topic {name} cannot be deleted.")
         # All of it or nothing: half a deletion would leave logs that live on without their topic.
         self._logs.reserve_deletions(len(topic.partitions))
-        self._store_topics(_without(self._store.metadata.topics, name))
+        self._store_topics(_without(self._store.metadata.topics, [name]))
         del self._by_name[name], self._by_id[topic.topic_id]
         del self._by_collision_key[collision_key(name)][name]
         self.revision += 1
@@ -289,5 +314,8 @@ def _usable(record: TopicRecord) -> dict[str, str]:
     return usable
 
 
-def _without(topics: Mapping[str, TopicRecord], name: str) -> dict[str, TopicRecord]:
-    return {other: record for other, record in topics.items() if other != name}
+def _without(topics: Mapping[str, TopicRecord], names: list[str]) -> dict[str, TopicRecord]:
+    kept = dict(topics)
+    for name in names:
+        del kept[name]
+    return kept

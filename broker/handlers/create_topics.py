@@ -4,6 +4,7 @@ from collections import Counter
 
 from broker.config_entries import topic_entries
 from broker.context import RequestContext
+from broker.meta_store import TopicRecord
 from broker.registry import api
 from broker.services import Services
 from broker.topic_config import VECTOR_KEYS
@@ -24,37 +25,50 @@ def handle(context: RequestContext, request: CreateTopicsRequest) -> CreateTopic
     times = Counter(topic.name for topic in request.topics)
     asked = {topic.name: topic for topic in request.topics}
     added = sum(max(topic.num_partitions, len(topic.assignments)) for topic in asked.values())
-    created: set[str] = set()
-    results = []
+    checked: dict[str, TopicRecord] = {}
+    refused: dict[str, KafkaError] = {}
     for topic in asked.values():
         try:
             check_once(times[topic.name])
             check_added(added)
-            results.append(_create(context.services, topic, created, request.validate_only))
-            created.add(topic.name)
+            checked[topic.name] = _check(context.services, topic)
         except KafkaError as error:
-            results.append(_Result(name=topic.name, error_code=error.code, error_message=error.message))
-    return CreateTopicsResponse(topics=results)
+            refused[topic.name] = error
+    if not request.validate_only:
+        # Together: each write of the metadata costs two syncs on the event loop.
+        outcomes = context.services.topics.create_checked(checked.values())
+        refused |= {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, KafkaError)}
+    return CreateTopicsResponse(
+        topics=[
+            _Result(name=name, error_code=refused[name].code, error_message=refused[name].message)
+            if name in refused
+            else _result(context.services, checked[name])
+            for name in asked
+        ]
+    )
 
 
-def _create(services: Services, asked: _Asked, beside: set[str], validate_only: bool) -> _Result:
-    """Creates the topic, or only checks it; `beside`: the topics that the request has created."""
+def _check(services: Services, asked: _Asked) -> TopicRecord:
+    """The topic as it would be; raises KafkaError."""
     topics = services.topics
-    configs = topics.check_new(asked.name, {config.name: config.value for config in asked.configs}, beside=beside)
+    configs = topics.check_new(asked.name, {config.name: config.value for config in asked.configs})
     if asked.assignments:
         assignments = [(entry.partition_index, entry.broker_ids) for entry in asked.assignments]
         count = check_assignments(assignments, asked.num_partitions, asked.replication_factor, services.node_id)
     else:
         check_counts(asked.num_partitions, asked.replication_factor)
         count = services.config.num_partitions if asked.num_partitions == -1 else asked.num_partitions
-    topic = None if validate_only else topics.create(asked.name, count, configs, beside=beside)
+    return TopicRecord(asked.name, topics.new_topic_id(), count, configs)
+
+
+def _result(services: Services, topic: TopicRecord) -> _Result:
     return _Result(
-        name=asked.name,
-        topic_id=topics.new_topic_id() if topic is None else topic.topic_id,
+        name=topic.name,
+        topic_id=topic.topic_id,
         error_message=None,
-        num_partitions=count,
+        num_partitions=topic.partitions,
         replication_factor=REPLICATION_FACTOR,
-        configs=_configs(services, configs),
+        configs=_configs(services, topic.configs),
     )
 
 

@@ -3,9 +3,10 @@
 import pytest
 
 from broker.config_definition import ConfigResource
+from broker.meta_store import MetaStore
 from broker.operations import CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS
 from protocol.api_keys import ApiKey
-from protocol.errors import ErrorCode
+from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import (
     AlterConfigsRequest,
     CreatePartitionsRequest,
@@ -20,6 +21,9 @@ from protocol.messages import (
     MetadataRequest,
     OffsetForLeaderEpochRequest,
 )
+from storage.config import LogConfig
+from storage.log import PartitionLog
+from storage.log_manager import LogManager
 from tests.unit.broker.admin import Admin
 
 SET, DELETE, APPEND, SUBTRACT = range(4)
@@ -109,6 +113,42 @@ def test_names_collide_with_topics_before_the_request_only(admin: Admin) -> None
     assert [result.error_code for result in answer.topics] == codes
     admin.restart()
     assert {"a.b", "a_b"} <= set(admin.topics.names())
+
+
+def test_the_topics_of_a_request_are_written_together(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write of the metadata is two syncs on the event loop. What fails takes nothing with it."""
+    writes: list[object] = []
+    replace = MetaStore.replace
+    monkeypatch.setattr(MetaStore, "replace", lambda *store, **changes: (writes.append(0), replace(*store, **changes)))
+    names = [f"t{number}" for number in range(50)] + ["not allowed"]
+    topics = [CreateTopicsRequest.CreatableTopic(name=name, num_partitions=1, replication_factor=1) for name in names]
+    answer = admin.ask(ApiKey.CREATE_TOPICS, 7, CreateTopicsRequest(topics=topics, timeout_ms=1000))
+    assert [result.error_code for result in answer.topics] == [0] * 50 + [ErrorCode.INVALID_TOPIC_EXCEPTION]
+    assert len(writes) == 1
+    assert [result.topic_id for result in answer.topics[:50]] == [
+        admin.topics.get(name).topic_id for name in names[:50]
+    ]
+    admin.restart()
+    assert admin.topics.names() == sorted(names[:50])
+
+
+def test_a_topic_whose_logs_cannot_be_created_leaves_those_of_the_same_request(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_log = LogManager.create_log
+
+    def refuse(logs: LogManager, topic_id: bytes, topic: str, partition: int, config: LogConfig) -> PartitionLog:
+        if (topic, partition) == ("b", 1):
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "no room")
+        return create_log(logs, topic_id, topic, partition, config)
+
+    monkeypatch.setattr(LogManager, "create_log", refuse)
+    topics = [CreateTopicsRequest.CreatableTopic(name=name, num_partitions=2, replication_factor=1) for name in "abc"]
+    answer = admin.ask(ApiKey.CREATE_TOPICS, 7, CreateTopicsRequest(topics=topics, timeout_ms=1000))
+    assert [result.error_code for result in answer.topics] == [0, ErrorCode.KAFKA_STORAGE_ERROR, 0]
+    assert sorted(log.topic for log in admin.logs.logs()) == ["a", "a", "c", "c"]
+    admin.restart()
+    assert admin.topics.names() == ["a", "c"]
 
 
 def test_only_validating_creates_nothing(admin: Admin) -> None:
