@@ -51,6 +51,7 @@ def list_models(directory: _Directory = None, as_json: AsJson = False) -> None:
     from broker.cli.tables import console, table
 
     shown = table("model", "state", ("dimensions", "right"), "revision", "path")
+    shown.columns[0].no_wrap = True  # in a narrow terminal the path folds instead
     for model in models:
         state = "[green]ready[/green]" if model.installed else f"senselog models export {model.name}"
         dimensions = "" if model.dimensions is None else str(model.dimensions)

@@ -1,5 +1,6 @@
 """Tables as all commands draw them."""
 
+import os
 import sys
 
 from rich import box
@@ -11,8 +12,9 @@ _PIPE_COLUMNS = 160
 
 
 def console() -> Console:
-    """Standard output; plain text when it is not a terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    """Standard output; plain text when it is not a terminal. COLUMNS overrides the width."""
+    fits = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if fits else _PIPE_COLUMNS)
 
 
 def table(*columns: str | tuple[str, JustifyMethod]) -> Table:

@@ -47,7 +47,7 @@ def status(topic: TopicName, as_json: AsJson = False, bootstrap: Bootstrap = DEF
             str(partition.partition),
             str(partition.log_start_offset),
             str(partition.last_stable_offset),
-            "loading" if partition.indexed_offset < 0 else str(partition.indexed_offset),
+            "–" if partition.indexed_offset < 0 else str(partition.indexed_offset),
             str(partition.lag),
             str(partition.failed),
             str(max(0, partition.lag_ms)),
@@ -57,7 +57,7 @@ def status(topic: TopicName, as_json: AsJson = False, bootstrap: Bootstrap = DEF
 
 def _state(found: Any) -> str:
     if found.lag:
-        return f"{found.lag:,} records to go"
+        return f"{found.lag:,} record{'s' if found.lag != 1 else ''} to go"
     # A partition whose index is not open yet may lack records that no lag tells of.
     return "up to date" if found.complete and not found.trouble else "not up to date"
 

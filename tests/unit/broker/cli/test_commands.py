@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from broker.cli import app, connect, main
 from broker.cli.failure import Failure, describe
 from broker.cli.options import key_values, timestamp_ms
+from broker.cli.tables import console
 from broker.config import ConfigError
 from protocol.errors import ErrorCode, KafkaError
 
@@ -272,6 +273,7 @@ def test_consume_names_what_is_missing(fake_consumer: None, arguments: list[str]
     [
         (5, True, None, "up to date"),
         (3, True, None, "2 records to go"),
+        (4, True, None, "1 record to go"),
         (5, True, "paused: no such model: install [it]", "paused: no such model: install [it]"),
         (-1, False, "loading: vector worker starting", "loading: vector worker starting"),
         (-1, False, None, "5 records to go"),
@@ -301,3 +303,13 @@ def test_an_index_that_cannot_follow_is_not_called_up_to_date(
     assert ("not up to date" not in result.output and "up to date" in result.output) is well
     told = json.loads(runner.invoke(app, ["vector", "status", "logs", "--json"]).output)
     assert (told["trouble"], told["complete"]) == (trouble, complete)
+
+
+@pytest.mark.parametrize(("columns", "width"), [("80", 80), (None, 160)])
+def test_a_table_in_a_pipe_is_as_wide_as_asked_for(
+    monkeypatch: pytest.MonkeyPatch, columns: str | None, width: int
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert console().width == width
