@@ -84,7 +84,10 @@ class Channel(asyncio.Protocol):
             raise ChannelClosed
         body = msgpack.packb((kind, identity, name, payload))
         if len(body) > FRAME_BYTES_MAX:
-            raise KafkaError(ErrorCode.POLICY_VIOLATION, f"{name}: a message of {len(body)} bytes is above the limit of {FRAME_BYTES_MAX}")
+            raise KafkaError(
+                ErrorCode.POLICY_VIOLATION,
+                f"{name}: a message of {len(body)} bytes is above the limit of {FRAME_BYTES_MAX}",
+            )
         self._transport.writelines((_LENGTH.pack(len(body)), body))
 
     # asyncio.Protocol

@@ -117,7 +117,9 @@ def _detail(found: Any) -> dict[str, str]:
 def _no_parameters(request: Request) -> None:
     """As with a field of the body: a condition silently ignored gives wrong answers."""
     for name in request.query_params:
-        raise KafkaError(ErrorCode.INVALID_REQUEST, f"{name[:100]!r}: unknown query parameter; a search is all in its JSON body")
+        raise KafkaError(
+            ErrorCode.INVALID_REQUEST, f"{name[:100]!r}: unknown query parameter; a search is all in its JSON body"
+        )
 
 
 def _add_search(app: FastAPI, services: "Services") -> None:

@@ -40,7 +40,9 @@ def families(search: "SearchService", topics: Iterable[Topic]) -> "Iterator[Metr
     yield CounterMetricFamily(
         "senselog_vector_worker_restarts", "Restarts of the vector worker.", value=supervisor.restarts
     )
-    yield CounterMetricFamily("senselog_searches", "Searches of topics with vectors, failed ones too.", value=search.searches)
+    yield CounterMetricFamily(
+        "senselog_searches", "Searches of topics with vectors, failed ones too.", value=search.searches
+    )
     seconds = HistogramMetricFamily(
         "senselog_search_seconds",
         "Where the time of a search went: embedding its queries, waiting for freshness, searching, reading the hits.",
@@ -66,7 +68,9 @@ def families(search: "SearchService", topics: Iterable[Topic]) -> "Iterator[Metr
             "senselog_vector_lag_records", "Committed records that searches do not see yet.", labels=labels
         ),
         "failed": GaugeMetricFamily(
-            "senselog_vector_failed_records", "Records below the indexed offset that could not be embedded.", labels=labels
+            "senselog_vector_failed_records",
+            "Records below the indexed offset that could not be embedded.",
+            labels=labels,
         ),
     }
     for topic in topics:

@@ -46,5 +46,3 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run([str(KAFKA), "up", str(port)], env=environment, check=True, capture_output=True, timeout=120)
     yield f"127.0.0.1:{port}"
     subprocess.run([str(KAFKA), "down"], env=environment, check=True)
-
-

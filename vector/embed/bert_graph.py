@@ -108,7 +108,9 @@ def _dense_and_norm(
     centred = graph.add("Sub", [total, graph.add("ReduceMean", [total], f"{name}.mean", axes=[-1])], f"{name}.centred")
     squares = graph.add("Mul", [centred, centred], f"{name}.squares")
     variance = graph.add("ReduceMean", [squares], f"{name}.variance", axes=[-1])
-    shifted = graph.add("Add", [variance, graph.weight(f"{name}.epsilon", np.array([epsilon], dtype=np.float32))], f"{name}.shifted")
+    shifted = graph.add(
+        "Add", [variance, graph.weight(f"{name}.epsilon", np.array([epsilon], dtype=np.float32))], f"{name}.shifted"
+    )
     scaled = graph.add("Div", [centred, graph.add("Sqrt", [shifted], f"{name}.deviation")], f"{name}.unit")
     gamma = graph.weight(f"{name}.gamma", weights[f"{name}.LayerNorm.weight"])
     beta = graph.weight(f"{name}.beta", weights[f"{name}.LayerNorm.bias"])

@@ -171,7 +171,9 @@ class EmbedScheduler:
         expected = (len(texts), self.embedder.dimensions)
         if not isinstance(vectors, np.ndarray) or vectors.shape != expected or vectors.dtype != np.float32:
             shape, dtype = getattr(vectors, "shape", None), getattr(vectors, "dtype", type(vectors).__name__)
-            raise TransientError(f"{self.embedder.name} answered {dtype} of shape {shape}, expected float32 of {expected}")
+            raise TransientError(
+                f"{self.embedder.name} answered {dtype} of shape {shape}, expected float32 of {expected}"
+            )
         return vectors
 
     def close(self) -> None:

@@ -99,9 +99,7 @@ async def test_a_topic_deleted_during_a_search_is_unknown(by_name: bool, failure
     world.worker.meanwhile = delete
     with pytest.raises(KafkaError, match="there is no topic") as caught:
         await world.ask(max_wait_ms=60_000, **({} if by_name else {"topic_id": world.topic.topic_id}))
-    assert caught.value.code == (
-        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if by_name else ErrorCode.UNKNOWN_TOPIC_ID
-    )
+    assert caught.value.code == (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if by_name else ErrorCode.UNKNOWN_TOPIC_ID)
 
 
 async def test_ready_is_said_when_every_partition_can_be_searched() -> None:

@@ -139,9 +139,7 @@ def test_what_a_status_means(
 
 
 @pytest.mark.parametrize("status", [400, 401, 500])
-def test_a_server_that_echoes_the_key_does_not_spread_it(
-    server: Server, embedder: OpenAIEmbedder, status: int
-) -> None:
+def test_a_server_that_echoes_the_key_does_not_spread_it(server: Server, embedder: OpenAIEmbedder, status: int) -> None:
     message = "x" * 295 + " secret is not a valid key"  # not even the beginning of it, where the message is cut
     server.script = lambda _: (status, {}, {"error": {"message": message, "code": None}})
     with pytest.raises(EmbedError) as raised:

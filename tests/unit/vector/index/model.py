@@ -92,7 +92,9 @@ def run_of(records: list[Record], next_offset: int, settings: IndexSettings) -> 
         offsets=np.array([record.offset for record, _ in rows], dtype=np.int64),
         timestamps_ms=np.array([record.timestamp_ms for record, _ in rows], dtype=np.int64),
         hashes=[content_hash(content) for _, content in rows],
-        vectors=np.array([content_vector(c, settings.dimensions) for _, c in rows], dtype=np.float32).reshape(-1, settings.dimensions),
+        vectors=np.array([content_vector(c, settings.dimensions) for _, c in rows], dtype=np.float32).reshape(
+            -1, settings.dimensions
+        ),
         flags=np.array([record.flags for record, _ in rows], dtype=np.uint8),
         skipped=Counter({"empty": sum(record.contents == () for record in records)}),
         failed=sum(record.contents is None for record in records),

@@ -10,7 +10,9 @@ from vector.index.partition_index import PartitionIndex
 from vector.index.settings import IndexSettings
 
 SETTINGS = IndexSettings(6, growing_rows_max=20, exact_matches_max=10, segment_rows_max=30)
-RECORDS = [Record(offset, offset, (offset,), 0) if offset % 7 else Record(offset, offset, (), 0) for offset in range(110)]
+RECORDS = [
+    Record(offset, offset, (offset,), 0) if offset % 7 else Record(offset, offset, (), 0) for offset in range(110)
+]
 
 
 @pytest.fixture
@@ -105,7 +107,10 @@ def test_a_restart_after_a_crash_embeds_at_most_what_was_not_checkpointed(direct
     index._journal.close()  # the process dies here
     again = PartitionIndex.open(directory, SETTINGS)
     assert again.indexed_offset == 111
-    assert list(again.known_vectors([content_hash(500), content_hash(501), content_hash(3)])) == [content_hash(500), content_hash(3)]
+    assert list(again.known_vectors([content_hash(500), content_hash(501), content_hash(3)])) == [
+        content_hash(500),
+        content_hash(3),
+    ]
     again.close()
 
 
@@ -121,7 +126,9 @@ def test_a_full_disk_loses_nothing(directory: Path, monkeypatch: pytest.MonkeyPa
             patch.setattr(place, disk_full)
             start = index.indexed_offset
             with pytest.raises(OSError, match="No space"):
-                index.append(run_of([Record(start + o, 0, (1000 + start + o,)) for o in range(25)], start + 25, SETTINGS))
+                index.append(
+                    run_of([Record(start + o, 0, (1000 + start + o,)) for o in range(25)], start + 25, SETTINGS)
+                )
             assert index.indexed_offset == start + 25
             assert index.checkpointed_offset < start + 25
             with pytest.raises(OSError, match="No space"):

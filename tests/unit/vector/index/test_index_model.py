@@ -102,7 +102,11 @@ class IndexMachine(RuleBasedStateMachine):
     def build_everything(self) -> None:
         build_all(self.index)
 
-    @rule(kinds=st.lists(record_kinds, max_size=10), times=st.randoms(use_true_random=False), low=st.integers(0, RECORDS_MAX))
+    @rule(
+        kinds=st.lists(record_kinds, max_size=10),
+        times=st.randoms(use_true_random=False),
+        low=st.integers(0, RECORDS_MAX),
+    )
     def append_and_drop_while_building(self, kinds: list[tuple[int, ...] | None], times: Random, low: int) -> None:
         task = self.index.plan()
         built = self.index.build(task) if task else None
@@ -150,11 +154,13 @@ class IndexMachine(RuleBasedStateMachine):
         self.index = self.reopen()
         assert self.index.indexed_offset == durable
         assert not self.index.damages
-        known_before = self.index.known_vectors([content_hash(c) for r in self.log if r.offset < durable for c in r.contents or ()])
-        self.catch_up()
-        assert len(known_before) == len({c for r in self.log if self.log_start <= r.offset < durable for c in r.contents or ()}) or (
-            self.log_start > 0
+        known_before = self.index.known_vectors(
+            [content_hash(c) for r in self.log if r.offset < durable for c in r.contents or ()]
         )
+        self.catch_up()
+        assert len(known_before) == len(
+            {c for r in self.log if self.log_start <= r.offset < durable for c in r.contents or ()}
+        ) or (self.log_start > 0)
 
     @rule(which=st.integers(0, 100), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
     def rot(self, which: int, place: float, bit: int) -> None:
@@ -204,7 +210,9 @@ class IndexMachine(RuleBasedStateMachine):
     def compare(self, query: IndexQuery) -> None:
         visible = [record for record in self.log if record.offset >= self.log_start]
         expected = brute_force(visible, query, self.settings)
-        found = [Expected(c.offset, c.timestamp_ms, c.similarity, c.duplicates, c.flags) for c in self.index.search(query)]
+        found = [
+            Expected(c.offset, c.timestamp_ms, c.similarity, c.duplicates, c.flags) for c in self.index.search(query)
+        ]
         assert found == expected
 
     @invariant()
@@ -231,5 +239,8 @@ def assert_identity(machine: IndexMachine) -> None:
 
 TestIndex = IndexMachine.TestCase
 TestIndex.settings = settings(
-    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=30,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -12,7 +12,9 @@ from vector.index.settings import IndexSettings
 
 
 @pytest.fixture(scope="module", params=[0.0, 0.8], ids=["distinct", "80 % duplicates"])
-def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PartitionIndex, np.ndarray, np.ndarray]]:
+def loaded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[PartitionIndex, np.ndarray, np.ndarray]]:
     random = np.random.default_rng(3)
     rows = clustered(6000, 48, 0.5, random)
     contents = records(len(rows), request.param, random)

@@ -25,11 +25,15 @@ def test_similarity_is_what_the_design_says(rows: np.ndarray, vector: np.ndarray
     distances = [math.dist(row.tolist(), vector.tolist()) for row in rows]
     assert similarities(rows, vector, "dot") == pytest.approx(dots, rel=1e-6, abs=1e-6)
     assert similarities(rows, vector, "l2") == pytest.approx([1 / (1 + d) for d in distances], rel=1e-6)
-    assert similarities(rows, vector, "cosine") == pytest.approx([min(1.0, max(-1.0, d)) for d in dots], rel=1e-6, abs=1e-6)
+    assert similarities(rows, vector, "cosine") == pytest.approx(
+        [min(1.0, max(-1.0, d)) for d in dots], rel=1e-6, abs=1e-6
+    )
 
 
 @given(matrices, vectors, st.sampled_from(["cosine", "dot", "l2"]))
-def test_rough_scores_order_like_similarities_up_to_the_margin(rows: np.ndarray, vector: np.ndarray, metric: str) -> None:
+def test_rough_scores_order_like_similarities_up_to_the_margin(
+    rows: np.ndarray, vector: np.ndarray, metric: str
+) -> None:
     if metric == "cosine":
         rows, vector = rows / 1000, vector / 1000  # at most unit length
     rough = rough_scores(rows, vector, metric)
@@ -46,7 +50,9 @@ def test_a_score_does_not_depend_on_the_batch_it_is_computed_in() -> None:
     rows = random.standard_normal((5000, 48)).astype(np.float32)
     vector = random.standard_normal(48).astype(np.float32)
     together = similarities(rows, vector, "cosine")
-    assert [float(similarities(rows[i : i + 1], vector, "cosine")[0]) for i in range(0, 5000, 97)] == together[::97].tolist()
+    assert [float(similarities(rows[i : i + 1], vector, "cosine")[0]) for i in range(0, 5000, 97)] == together[
+        ::97
+    ].tolist()
 
 
 def test_poison_is_told_from_vectors() -> None:
