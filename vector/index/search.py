@@ -112,7 +112,9 @@ def _search_segment(
 ) -> list[_Found]:
     limit = query.limit
     needed = min(limit, matching.nodes if query.collapse else matching.records)
-    count = min(limit, matching.nodes)
+    # A chunk's content may be left only older records, when the newest is a hit by another chunk: then all of them are looked at.
+    collapsed_chunks = query.collapse and view.columns.chunked
+    count = matching.nodes if collapsed_chunks else min(limit, matching.nodes)
     while True:
         nodes = _nearest(view, matching, count, query, vector, settings, counters)
         found = _expand(view, nodes, vector, query, wanted, settings)
@@ -184,16 +186,16 @@ def _expand(
     found: list[_Found] = []
     offsets: set[int] = set()
     last = math.inf
+    collapsed_chunks = query.collapse and columns.chunked
+    most = 1 if query.collapse and not columns.chunked else query.limit
     for place in order:
         score = float(scores[place])
-        if len(offsets) >= query.limit and score < last:
+        if len(offsets) >= query.limit and score < last and not collapsed_chunks:
             break
         last = score
         node = int(nodes[place])
         content = view.hashes_of(nodes[place : place + 1])[0]
-        postings = newest(
-            columns, eligible(columns, view.postings_of(node), wanted), 1 if query.collapse else query.limit
-        )
+        postings = newest(columns, eligible(columns, view.postings_of(node), wanted), most)
         for posting in postings:
             offset = int(columns.offsets[posting])
             offsets.add(offset)
