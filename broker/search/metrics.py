@@ -1,9 +1,7 @@
 """Search and indexing as Prometheus families."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-
-from broker.topics import Topic
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -26,10 +24,10 @@ class SearchCollector:
         self._search = search
 
     def collect(self) -> "Iterator[Metric]":
-        return self._search.metrics()
+        return families(self._search)
 
 
-def families(search: "SearchService", topics: Iterable[Topic]) -> "Iterator[Metric]":
+def families(search: "SearchService") -> "Iterator[Metric]":
     """From what the worker last told, at most a quarter of a second ago."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
@@ -73,7 +71,7 @@ def families(search: "SearchService", topics: Iterable[Topic]) -> "Iterator[Metr
             labels=labels,
         ),
     }
-    for topic in topics:
+    for topic in search.feed.topics_with_vectors:
         for log in topic.partitions:
             indexed_offset, failed = search.indexed.get((topic.topic_id, log.partition), (-1, 0))
             row = [topic.name, str(log.partition)]

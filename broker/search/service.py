@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from broker.config import Config
 from broker.metrics import Histogram
@@ -27,9 +27,6 @@ from vector.request import (
     SearchRequest,
     SearchResponse,
 )
-
-if TYPE_CHECKING:
-    from prometheus_client import Metric
 
 DIRECTORY = "vector"
 STATUS_TIMEOUT_S = 5.0
@@ -260,12 +257,6 @@ class SearchService:
         return topic_status(
             topic, await self._worker_status(topic), self.supervisor, self._config.vector_embedding_model
         )
-
-    def metrics(self) -> "Iterator[Metric]":
-        """Prometheus's families; for a collector."""
-        from broker.search.metrics import families
-
-        return families(self, self.feed.topics_with_vectors)
 
 
 def _embed_settings(config: Config) -> EmbedSettings:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from broker.search import records
+from broker.search.metrics import families
 from broker.search.records import read_records
 from broker.search.service import SearchService
 from broker.topics import Topic
@@ -123,7 +124,7 @@ async def test_metrics_say_where_the_time_went_and_how_far_the_index_is() -> Non
     await world.ask()
     samples = {
         (sample.name, *sample.labels.values()): sample.value
-        for family in world.search.metrics()
+        for family in families(world.search)
         for sample in family.samples
     }
     assert samples["senselog_vector_lag_records", "logs", "0"] == 1
