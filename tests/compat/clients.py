@@ -155,6 +155,15 @@ class Confluent:
         )
 
 
+def _records(polled: Any) -> list[Got]:
+    """What kafka-python and aiokafka give for one poll: records by partition."""
+    return [
+        Got(message.partition, message.offset, Sent(message.key, message.value, tuple(message.headers)))
+        for messages in polled.values()
+        for message in messages
+    ]
+
+
 class KafkaPython:
     """kafka-python."""
 
@@ -190,7 +199,7 @@ class KafkaPython:
         got: list[Got] = []
         deadline = time.monotonic() + TIMEOUT_S
         while len(got) < count and time.monotonic() < deadline:
-            got += self._got(consumer.poll(500))
+            got += _records(consumer.poll(500))
         consumer.close()
         return got
 
@@ -207,21 +216,13 @@ class KafkaPython:
 
         def step() -> None:
             polling.owned = {place.partition for place in consumer.assignment()}
-            if got := self._got(consumer.poll(100)):
+            if got := _records(consumer.poll(100)):
                 polling.got.extend(got)
                 consumer.commit()
 
         polling = _Polling(step, consumer.close)
         polling.start()
         return polling
-
-    @staticmethod
-    def _got(polled: Any) -> list[Got]:
-        return [
-            Got(message.partition, message.offset, Sent(message.key, message.value, tuple(message.headers)))
-            for messages in polled.values()
-            for message in messages
-        ]
 
 
 class AioKafka:
@@ -268,7 +269,7 @@ class AioKafka:
             got: list[Got] = []
             deadline = time.monotonic() + TIMEOUT_S
             while len(got) < count and time.monotonic() < deadline:
-                got += self._got(await consumer.getmany(timeout_ms=500))
+                got += _records(await consumer.getmany(timeout_ms=500))
             await consumer.stop()
             return got
 
@@ -292,7 +293,7 @@ class AioKafka:
                 )
                 await consumer.start()
             polling.owned = {place.partition for place in consumer.assignment()}
-            if got := self._got(await consumer.getmany(timeout_ms=100)):
+            if got := _records(await consumer.getmany(timeout_ms=100)):
                 polling.got.extend(got)
                 await consumer.commit()
 
@@ -303,14 +304,6 @@ class AioKafka:
         polling = _Polling(lambda: loop.run_until_complete(poll()), end)
         polling.start()
         return polling
-
-    @staticmethod
-    def _got(polled: Any) -> list[Got]:
-        return [
-            Got(message.partition, message.offset, Sent(message.key, message.value, tuple(message.headers)))
-            for messages in polled.values()
-            for message in messages
-        ]
 
 
 CLIENTS: tuple[Client, ...] = (Confluent(), KafkaPython(), AioKafka())
