@@ -21,9 +21,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections to run")
     parser.add_argument("--bootstrap", help="measure this broker instead of a fresh Senselog (broker section only)")
     parser.add_argument("--pid", type=int, help="its process id, for its CPU seconds")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="share of the full load, 1 moves about 5 GB (default 1)"
-    )
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full load (default 1)")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     return parser.parse_args()
 
@@ -33,8 +31,8 @@ def durable(scale: float) -> list[Result]:
     with senselog(("storage.sync=always",)) as broker:
         count = max(int(60_000 * scale), 1_000)
         return [
-            loads.acks(broker, connections=100, requests=count, warm_up=3, label="synced"),
-            loads.acks(broker, connections=1, requests=count // 10, warm_up=3, label="synced"),
+            loads.acks(broker, connections=100, requests=count, label="synced"),
+            loads.acks(broker, connections=1, requests=count // 10, label="synced"),
         ]
 
 
@@ -71,7 +69,7 @@ def main() -> int:
             return 2
         os.sched_setaffinity(0, client_cores())
         show(
-            loads.broker_loads(Broker("broker", chosen.bootstrap, chosen.pid), scale=chosen.scale, warm_up=10),
+            loads.broker_loads(Broker("broker", chosen.bootstrap, chosen.pid), scale=chosen.scale),
             title="Broker",
             as_json=chosen.json,
         )
@@ -93,7 +91,7 @@ def main() -> int:
 
 def _broker(scale: float) -> list[Result]:
     with senselog(PAGE_CACHE) as broker:
-        return loads.broker_loads(broker, scale=scale, warm_up=3)
+        return loads.broker_loads(broker, scale=scale)
 
 
 if __name__ == "__main__":

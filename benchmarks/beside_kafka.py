@@ -15,8 +15,6 @@ from benchmarks.report import Result, number, show
 
 # Figures of which less is better: the ratio is turned round, so that above 1 always means that Senselog is ahead.
 LESS_IS_BETTER = ("CPU", "p50", "p99")
-# Kafka's code is compiled while it runs: each load is repeated until two rounds agree, or this often.
-WARM_UP_ROUNDS_MAX = 15
 
 
 def launcher() -> Path:
@@ -24,11 +22,9 @@ def launcher() -> Path:
     return Path(os.environ.get("KAFKA_LAUNCHER", ROOT.parent / "shared" / "kafka" / "kafka"))
 
 
-def durable(broker: Broker, *, scale: float, warm_up: int) -> list[Result]:
+def durable(broker: Broker, *, scale: float) -> list[Result]:
     """Acks of 100 connections, each ack synced to disk."""
-    return [
-        loads.acks(broker, connections=100, requests=max(int(40_000 * scale), 1_000), warm_up=warm_up, label="synced")
-    ]
+    return [loads.acks(broker, connections=100, requests=max(int(40_000 * scale), 1_000), label="synced")]
 
 
 def ratios(ours: Sequence[Result], theirs: Sequence[Result]) -> list[tuple[str, str, float, float, float]]:
@@ -48,7 +44,7 @@ def ratios(ours: Sequence[Result], theirs: Sequence[Result]) -> list[tuple[str, 
 def main() -> int:
     """Runs both brokers and shows their figures side by side."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.beside_kafka", description=__doc__)
-    parser.add_argument("--scale", type=float, default=0.5, help="share of the full load (default 0.5)")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full load (default 1)")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     chosen = parser.parse_args()
     console = Console(stderr=True)
@@ -66,13 +62,13 @@ def main() -> int:
     for settings, run in ((("storage.sync=os",), loads.broker_loads), (("storage.sync=always",), durable)):
         with senselog(settings) as broker:
             os.sched_setaffinity(0, client_cores())
-            ours += run(broker, scale=chosen.scale, warm_up=WARM_UP_ROUNDS_MAX)
+            ours += run(broker, scale=chosen.scale)
         os.sched_setaffinity(0, cores)
     console.print("Apache Kafka …")
     for properties, run in (((), loads.broker_loads), (("log.flush.interval.messages=1",), durable)):
         with apache_kafka(launcher(), properties) as broker:
             os.sched_setaffinity(0, client_cores())
-            theirs += run(broker, scale=chosen.scale, warm_up=WARM_UP_ROUNDS_MAX)
+            theirs += run(broker, scale=chosen.scale)
         os.sched_setaffinity(0, cores)
     if chosen.json:
         show([*ours, *theirs], title="Beside Apache Kafka", as_json=True)
