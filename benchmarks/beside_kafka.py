@@ -50,7 +50,7 @@ def main() -> int:
     console = Console(stderr=True)
     if not launcher().exists():
         console.print(
-            f"No Apache Kafka at {launcher()}. Set KAFKA_LAUNCHER to a script that answers `up PORT [property=value…]` by starting a fresh "
+            f"No Apache Kafka at {launcher()}. Set KAFKA_LAUNCHER to a script that answers `up PORT \\[property=value…]` by starting a fresh "
             "broker and printing its process id, and `down` by stopping it; or measure any running broker with "
             "`python -m benchmarks --bootstrap HOST:PORT --pid PID`."
         )

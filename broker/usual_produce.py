@@ -167,8 +167,7 @@ def usual_batch(records: memoryview, config: LogConfig, now_ms: int) -> BatchHea
         or batch.record_count <= 0
         or batch.last_offset_delta + 1 != batch.record_count
         or (batch.producer_id >= 0 and batch.base_sequence < 0)
-        or size > config.max_message_bytes
-        or size > config.segment_bytes
+        or size > config.max_message_bytes  # that it fits a segment, the log checks
         or config.cleanup_policy != "delete"
         or batch.max_timestamp > now_ms + config.message_timestamp_after_max_ms
         or batch.base_timestamp > batch.max_timestamp

@@ -252,3 +252,44 @@ def test_targets_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> N
         data = bytearray(produce(batch(b"v"), client_id=b"client %d" % number))
         assert usual.take(memoryview(data)[4:], 1, world.client, None)
         assert len(usual._targets) <= 3
+
+
+LARGE = b"v" * 1000
+"""More than `broker.record_checks` walks: the header alone decides."""
+
+
+def odd(data: bytes, position: int, value: int) -> bytes:
+    """The batch with one byte of its header changed, outside of what the CRC covers."""
+    return data[:position] + bytes([value]) + data[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("topic", "records"),
+    [
+        pytest.param("small", batch(LARGE), id="larger than max.message.bytes"),
+        pytest.param("compact", batch(LARGE), id="no key in a compacted topic"),
+        pytest.param("recompressed", batch(LARGE), id="to be compressed"),
+        pytest.param("timely", batch(LARGE, timestamp_ms=NOW_MS - 2000), id="too old"),
+        pytest.param("timely", batch(LARGE, timestamp_ms=NOW_MS + 2000), id="too new"),
+        pytest.param("plain", odd(batch(LARGE), 16, 1), id="magic 1"),
+        pytest.param("plain", odd(batch(LARGE), 7, 1), id="a base offset"),
+        pytest.param("plain", odd(batch(LARGE), 20, 0xFF), id="a wrong CRC"),
+        pytest.param("plain", batch(LARGE, attributes=0x10), id="transactional"),
+        pytest.param("plain", batch(LARGE, attributes=0x20), id="control"),
+        pytest.param("plain", batch(LARGE, producer_id=5, base_sequence=-1), id="no sequence"),
+        pytest.param("__consumer_offsets", batch(LARGE), id="the broker's own topic"),
+        pytest.param("nowhere", batch(LARGE), id="no topic"),
+    ],
+)
+def test_what_is_not_usual_is_left_to_the_long_way(topic: str, records: bytes) -> None:
+    """Not taken, and answered as the long way does; after a usual request of the same prefix, too."""
+    worlds = World(short=True), World(short=False)
+    for world in worlds:
+        world.deliver(produce(batch(b"v"), topic=topic))
+        world.settle()
+    taken = worlds[0].taken
+    for world in worlds:
+        world.deliver(produce(records, topic=topic))
+        world.settle()
+    assert worlds[0].taken == taken
+    assert worlds[0].seen == worlds[1].seen
