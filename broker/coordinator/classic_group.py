@@ -20,7 +20,8 @@ from broker.coordinator.answers import failed_join, failed_sync, joined
 from broker.coordinator.classic_member import ClassicMember, Protocols, protocols_of
 from broker.coordinator.effects import Effects, JoinAnswer, SyncAnswer, TimerKey, TimerKind
 from broker.coordinator.group_metadata import GroupMetadata
-from broker.coordinator.group_state import GroupLimits, GroupState, JoiningClient
+from broker.coordinator.group_state import Committer, GroupLimits, GroupState, JoiningClient
+from broker.coordinator.records import CoordinatorRecord, GroupRecord
 from broker.coordinator.roster import Roster
 from broker.coordinator.subscription import subscribed_topics
 from protocol.errors import ErrorCode
@@ -61,6 +62,8 @@ class ClassicGroup:
         self.state_timestamp_ms = time_ms()
         self.subscribed_topics: frozenset[str] | None = None
         """Topics of a consumer group's current generation; None when its metadata cannot be read or is not a consumer's."""
+        self.persisted: GroupMetadata | None = None
+        """The generation written last; None for a group that only holds offsets."""
         self.roster = Roster()
         self.parked_joins: dict[str, JoinAnswer] = {}
         self.parked_syncs: dict[str, SyncAnswer] = {}
@@ -80,8 +83,29 @@ class ClassicGroup:
             return False
         return self.subscribed_topics is None or topic in self.subscribed_topics
 
-    def check_offset_commit(self, member_id: str, group_instance_id: str | None, generation_id: int) -> ErrorCode:
+    def unused_since_ms(self, topic: str, commit_timestamp_ms: int) -> int | None:
+        """From when on the retention of an offset runs (KIP-211); None while the group may need it.
+
+        It runs from the commit for a group that never had members and for topics that a Stable consumer group has stopped
+        reading, from the moment the group became empty otherwise.
+        """
+        if self.protocol_type is None:
+            return commit_timestamp_ms
+        if self.state is GroupState.EMPTY:
+            return self.state_timestamp_ms if self.state_timestamp_ms >= 0 else commit_timestamp_ms
+        if self.state is GroupState.STABLE and self.subscribed_topics is not None and not self.is_subscribed(topic):
+            return commit_timestamp_ms
+        return None
+
+    @property
+    def is_disposable(self) -> bool:
+        """Whether nothing but offsets keeps the group."""
+        return self.state is GroupState.EMPTY and not self.roster.pending_join
+
+    def check_offset_commit(self, committer: Committer) -> ErrorCode:
         """Whether this caller may commit offsets now; NONE also for a simple commit to a group without members."""
+        member_id, group_instance_id = committer.member_id, committer.group_instance_id
+        generation_id = committer.generation_id
         if generation_id < 0 and self.state is GroupState.EMPTY:
             return ErrorCode.NONE
         if generation_id < 0 and not member_id and group_instance_id is None:
@@ -112,8 +136,22 @@ class ClassicGroup:
             members=self.roster.snapshot(self.protocol_name),
         )
 
+    def live_records(self) -> list[CoordinatorRecord]:
+        """What a replay needs to have the group as it is persisted."""
+        return [] if self.persisted is None else [GroupRecord(self.group_id, self.persisted)]
+
+    def deletion_records(self) -> list[CoordinatorRecord]:
+        """What deletes the group."""
+        return [GroupRecord(self.group_id, None)]
+
+    def take_up(self, record: CoordinatorRecord) -> None:
+        """Notes what has been written."""
+        if isinstance(record, GroupRecord):
+            self.persisted = record.value
+
     def restore(self, metadata: GroupMetadata) -> None:
         """Takes the place of a persisted generation; `resume` starts its timers once everything is replayed."""
+        self.persisted = metadata
         self.generation_id = metadata.generation_id
         self.protocol_type = metadata.protocol_type
         self.protocol_name = metadata.protocol_name
@@ -180,7 +218,7 @@ class ClassicGroup:
             for member in self.roster.members.values():
                 member.assignment = assignments.get(member.member_id, b"")
             self._transition(GroupState.STABLE)
-            effects.metadata = self.snapshot()
+            effects.records.append(GroupRecord(self.group_id, self.snapshot()))
             self._release_syncs(effects, ErrorCode.NONE)
         return effects
 
@@ -342,7 +380,7 @@ class ClassicGroup:
                 # A leader of before KIP-814 that saw its own id here would compute an assignment nobody asked for.
                 response.leader, response.members = old_leader_id or "", []
             effects.joins.append((answer, response))
-            effects.metadata = self.snapshot()
+            effects.records.append(GroupRecord(self.group_id, self.snapshot()))
             return
         self.parked_joins[new_id] = answer
         self._rebalance_or_complete(f"static member {new_id} replaces {old_id}", effects)
@@ -407,7 +445,7 @@ class ClassicGroup:
             self.protocol_name = None
             self._read_subscriptions()
             self._transition(GroupState.EMPTY)
-            effects.metadata = self.snapshot()
+            effects.records.append(GroupRecord(self.group_id, self.snapshot()))
             return
         if self.roster.leader_id not in self.parked_joins:
             self.roster.leader_id = next(iter(self.parked_joins))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from broker.coordinator.group_metadata import GroupMetadata
+from broker.coordinator.records import CoordinatorRecord
 from broker.deferred import Deferred
 from protocol.messages import JoinGroupResponse, SyncGroupResponse
 
@@ -29,11 +29,11 @@ class TimerKey(NamedTuple):
 
 @dataclass(slots=True)
 class Effects:
-    """Answers are released once `metadata`, when given, is durable; timers are armed (delay in ms) or cancelled (None)."""
+    """Answers are released once `records` are durable; timers are armed (delay in ms) or cancelled (None)."""
 
     joins: list[tuple[JoinAnswer, JoinGroupResponse]] = field(default_factory=list)
     syncs: list[tuple[SyncAnswer, SyncGroupResponse]] = field(default_factory=list)
-    metadata: GroupMetadata | None = None
+    records: list[CoordinatorRecord] = field(default_factory=list)
     timers: dict[TimerKey, int | None] = field(default_factory=dict)
 
     def arm(self, kind: TimerKind, delay_ms: int, member_id: str = "") -> None:

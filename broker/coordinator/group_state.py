@@ -29,3 +29,14 @@ class JoiningClient:
     client_id: str
     client_host: str
     api_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committer:
+    """Who commits offsets; generation -1 and an empty member id: nobody's member."""
+
+    group_id: str
+    member_id: str
+    group_instance_id: str | None
+    generation_id: int
+    api_version: int

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from broker.coordinator.records import GroupRecord, OffsetRecord, decode_record, encode_record
+from broker.coordinator.records import CoordinatorRecord, decode_record, encode_record
 from broker.topics import Topic, Topics
 from protocol.record_batch import BATCH_OVERHEAD, Record, build_batch, iterate_records, parse_batches
 from storage.clock import Clock
@@ -21,8 +21,6 @@ REPLAY_CHUNK_BYTES = 1024 * 1024
 # A partition is rewritten when its log holds this many records per live one; the least amount keeps small logs alone.
 REWRITE_RATIO = 8
 REWRITE_RECORDS_MIN = 10_000
-
-CoordinatorRecord = OffsetRecord | GroupRecord
 
 
 def string_hash(text: str) -> int:

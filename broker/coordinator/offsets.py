@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from broker.coordinator.classic_group import ClassicGroup
-from broker.coordinator.group_state import GroupState
 from broker.coordinator.records import CommittedOffset
 
 
@@ -48,23 +47,14 @@ def expired_offsets(
 ) -> list[tuple[str, int]]:
     """The (topic, partition) pairs whose retention (`offsets.retention.minutes`, KIP-211) is over.
 
-    It runs from the commit for a group that never had members and for topics that a Stable consumer group has stopped
-    reading, from the moment the group became empty otherwise; while a group is in use nothing else expires. Offsets
-    committed with a retention of their own (OffsetCommit v2-4) go by that.
+    Offsets committed with a retention of their own (OffsetCommit v2-4) go by that.
     """
-    if group.protocol_type is not None and group.state is not GroupState.EMPTY:
-        if group.state is not GroupState.STABLE or group.subscribed_topics is None:
-            return []
-        unused = [item for item in offsets if not group.is_subscribed(item[0])]
-    else:
-        unused = list(offsets)
-    empty_since_ms = group.state_timestamp_ms if group.protocol_type is not None else -1
     expired = []
-    for topic, partition, committed in unused:
-        since_ms = committed.commit_timestamp_ms
-        if group.state is GroupState.EMPTY and empty_since_ms >= 0:
-            since_ms = empty_since_ms
-        expires_ms = committed.expire_timestamp_ms if committed.expire_timestamp_ms >= 0 else since_ms + retention_ms
-        if now_ms >= expires_ms:
+    for topic, partition, committed in offsets:
+        unused_since_ms = group.unused_since_ms(topic, committed.commit_timestamp_ms)
+        if unused_since_ms is None:
+            continue
+        own_ms = committed.expire_timestamp_ms
+        if now_ms >= (own_ms if own_ms >= 0 else unused_since_ms + retention_ms):
             expired.append((topic, partition))
     return expired

@@ -57,7 +57,10 @@ class GroupRecord:
     value: GroupMetadata | None
 
 
-def encode_record(record: OffsetRecord | GroupRecord) -> KeyValue:
+CoordinatorRecord = OffsetRecord | GroupRecord
+
+
+def encode_record(record: CoordinatorRecord) -> KeyValue:
     """Key and value as they are written to the log."""
     if isinstance(record, OffsetRecord):
         key = OffsetCommitKey(group=record.group_id, topic=record.topic, partition=record.partition)
@@ -68,7 +71,7 @@ def encode_record(record: OffsetRecord | GroupRecord) -> KeyValue:
     return _VERSION.pack(_GROUP_KEY_VERSION) + group_key, None if record.value is None else _encode_group(record.value)
 
 
-def decode_record(key: bytes, value: bytes | None) -> OffsetRecord | GroupRecord | None:
+def decode_record(key: bytes, value: bytes | None) -> CoordinatorRecord | None:
     """The inverse; None for a key of another kind (KIP-848 groups and what may come). Raises MalformedMessage."""
     if len(key) < _VERSION.size:
         return None

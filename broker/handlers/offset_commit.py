@@ -4,8 +4,8 @@ Each partition is checked for itself (topic, partition, size of the metadata); w
 """
 
 from broker.context import RequestContext
+from broker.coordinator.group_state import Committer
 from broker.coordinator.records import CommittedOffset
-from broker.coordinator.runtime import Committer
 from broker.deferred import Deferred
 from broker.registry import api
 from broker.topics import Topic
@@ -45,7 +45,7 @@ def handle(
             partition.error_code = error
         answer.resolve(response)
 
-    context.services.groups.commit_offsets(committer, offsets).then(respond)
+    context.services.groups.offsets.commit(committer, offsets).then(respond)
     return answer
 
 

@@ -38,7 +38,7 @@ def handle(
 
     pairs = [(topic, partition.partition_index) for topic, partition in wanted]
     try:
-        context.services.groups.delete_offsets(request.group_id, pairs).then(respond)
+        context.services.groups.offsets.delete(request.group_id, pairs).then(respond)
     except KafkaError as error:
         return OffsetDeleteResponse(error_code=error.code)
     return answer

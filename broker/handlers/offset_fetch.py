@@ -36,7 +36,7 @@ def handle(context: RequestContext, request: OffsetFetchRequest) -> Deferred[Off
         answered = [_Group(group_id=group.group_id, error_code=error) for group in groups] if error else groups
         answer.resolve(OffsetFetchResponse(groups=answered) if batched else _single_response(answered[0]))
 
-    context.services.groups.when_offsets_durable([group.group_id for group in groups], respond)
+    context.services.groups.offsets.when_durable([group.group_id for group in groups], respond)
     return answer
 
 
@@ -73,7 +73,7 @@ def _single_response(group: _Group) -> OffsetFetchResponse:
 
 
 def _fetch(context: RequestContext, group: OffsetFetchRequest.OffsetFetchRequestGroup) -> _Group:
-    offsets = context.services.groups.offsets(group.group_id)
+    offsets = context.services.groups.offsets.of_group(group.group_id)
     answered = _Group(group_id=group.group_id)
     by_id, topics = context.api_version >= TOPIC_IDS_FROM, context.services.topics
     if group.topics is None:

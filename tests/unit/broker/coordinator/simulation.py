@@ -5,7 +5,7 @@ import itertools
 from broker.coordinator.classic_group import ClassicGroup
 from broker.coordinator.effects import Effects, TimerKey
 from broker.coordinator.group_metadata import GroupMetadata
-from broker.coordinator.group_state import GroupLimits, JoiningClient
+from broker.coordinator.group_state import Committer, GroupLimits, JoiningClient
 from broker.deferred import Deferred
 from protocol.messages import (
     JoinGroupRequest,
@@ -41,8 +41,8 @@ class SimulatedGroup:
         self.apply(self.group.resume())
 
     def apply(self, effects: Effects) -> None:
-        if effects.metadata is not None:
-            self.persisted.append(effects.metadata)
+        for record in effects.records:
+            self.persisted.append(record.value)
         for answer, response in [*effects.joins, *effects.syncs]:
             answer.resolve(response)
         for key, delay_ms in effects.timers.items():
@@ -109,6 +109,10 @@ class SimulatedGroup:
         error, effects = self.group.heartbeat(member_id, instance, generation_id)
         self.apply(effects)
         return int(error)
+
+    def commit_error(self, member_id: str, generation_id: int) -> int:
+        """What the group says to a commit."""
+        return int(self.group.check_offset_commit(Committer("g", member_id, None, generation_id, 9)))
 
     def leave(self, *identities: tuple[str, str | None]) -> list[int]:
         members = [LeaveGroupRequest.MemberIdentity(member_id=m, group_instance_id=i) for m, i in identities]

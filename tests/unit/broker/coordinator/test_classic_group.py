@@ -205,9 +205,9 @@ def test_wrong_ids_and_generations_are_fenced() -> None:
     assert error(sim.sync(ids[0], generation, protocol_name="sticky")) == 23
     assert error(sim.join(protocol_type="connect")) == 23
     assert error(sim.join(protocols=(("other", b""),))) == 23
-    assert sim.group.check_offset_commit(ids[0], None, generation) == 0
-    assert sim.group.check_offset_commit(ids[0], None, generation + 1) == 22
-    assert sim.group.check_offset_commit("", None, -1) == 25
+    assert sim.commit_error(ids[0], generation) == 0
+    assert sim.commit_error(ids[0], generation + 1) == 22
+    assert sim.commit_error("", -1) == 25
     assert sim.heartbeat(ids[0], generation) == 0
 
 
@@ -216,9 +216,9 @@ def test_commits_are_refused_between_generations() -> None:
     sim = SimulatedGroup()
     ids, generation = sim.stable(2)
     sim.join(ids[1], protocols=(("range", b"new"),))
-    assert sim.group.check_offset_commit(ids[0], None, generation) == 0
+    assert sim.commit_error(ids[0], generation) == 0
     sim.join(ids[0])
-    assert sim.group.check_offset_commit(ids[0], None, generation + 1) == 27
+    assert sim.commit_error(ids[0], generation + 1) == 27
 
 
 def test_group_max_size() -> None:

@@ -43,7 +43,7 @@ def test_a_commit_is_answered_when_it_is_durable(worlds) -> None:
     world.hold(True)
     committed = world.commit("g", "t", 0, 5)
     fetched: list[ErrorCode] = []
-    world.groups.when_offsets_durable(["g"], fetched.append)
+    world.groups.offsets.when_durable(["g"], fetched.append)
     assert not committed.resolved
     assert fetched == []
     world.hold(False)
@@ -102,10 +102,10 @@ def test_offsets_go_with_their_topic(worlds, tmp_path) -> None:
     world.topics.delete("t")
     world.topics.create("t", 1, {})
     again = restarted(worlds, tmp_path)
-    assert again.groups.offsets("g").topics() == ["u"]
+    assert again.groups.offsets.of_group("g").topics() == ["u"]
     again.topics.delete("u")
     again.turn()
-    assert not again.groups.offsets("g")
+    assert not again.groups.offsets.of_group("g")
     assert restarted(worlds, tmp_path).state() == {}
 
 
@@ -113,13 +113,13 @@ def test_single_offsets_are_deleted(worlds) -> None:
     """OffsetDelete removes what nobody reads; the group itself is checked first."""
     world = worlds[0]
     world.commit("g", "t", 0, 5)
-    deleted = world.groups.delete_offsets("g", [("t", 0), ("t", 3)])
+    deleted = world.groups.offsets.delete("g", [("t", 0), ("t", 3)])
     world.turn()
     assert value(deleted) == [0, 0]
-    assert not world.groups.offsets("g")
+    assert not world.groups.offsets.of_group("g")
     for group_id, code in (("", 24), ("nope", 69)):
         with pytest.raises(KafkaError) as refused:
-            world.groups.delete_offsets(group_id, [])
+            world.groups.offsets.delete(group_id, [])
         assert refused.value.code == code
 
 
@@ -131,7 +131,7 @@ def test_retention(worlds, tmp_path) -> None:
     world.pass_time(CHECK_MS)
     assert [group.group_id for group in world.groups.groups()] == ["unused"]
     world.pass_time(RETENTION_MS - 2 * CHECK_MS)
-    assert world.groups.offsets("unused")
+    assert world.groups.offsets.of_group("unused")
     world.pass_time(2 * CHECK_MS)
     assert world.state() == {}
     assert restarted(worlds, tmp_path).state() == {}
@@ -183,7 +183,7 @@ def test_a_refusing_log_changes_no_offsets(worlds) -> None:
     world.commit("g", "t", 0, 5, member)
     world.logs._services.refusal = KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "full")
     assert value(world.commit("g", "t", 0, 6, member)) == ErrorCode.NOT_COORDINATOR
-    assert world.groups.offsets("g").get("t", 0).offset == 5
+    assert world.groups.offsets.of_group("g").get("t", 0).offset == 5
     assert value(world.groups.delete_group("simple")) == ErrorCode.GROUP_ID_NOT_FOUND
     joined = world.join("new")
     world.pass_time(0)

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from broker.config import Config
-from broker.coordinator.group_state import JoiningClient
+from broker.coordinator.group_state import Committer, JoiningClient
 from broker.coordinator.records import CommittedOffset
-from broker.coordinator.runtime import Committer, GroupCoordinator
+from broker.coordinator.runtime import GroupCoordinator
 from broker.meta_store import MetaStore
 from broker.topics import Topics
 from protocol.messages import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
@@ -147,7 +147,7 @@ class World:
     def commit(self, group_id: str, topic: str, partition: int, offset: int, member=("", -1), **fields):
         committer = Committer(group_id, member[0], None, member[1], api_version=8)
         committed = CommittedOffset(offset, -1, "m", self.clock.time_ms(), **fields)
-        answer = self.groups.commit_offsets(committer, [(topic, partition, committed)])
+        answer = self.groups.offsets.commit(committer, [(topic, partition, committed)])
         self.turn()
         return answer
 
@@ -192,7 +192,7 @@ class World:
         return {
             group.group_id: (
                 group.snapshot() if group.protocol_type else None,
-                list(self.groups.offsets(group.group_id)),
+                list(self.groups.offsets.of_group(group.group_id)),
             )
             for group in self.groups.groups()
         }

@@ -1,0 +1,207 @@
+"""The groups of this broker and what they write: groups tied to the journal, to timers and to waiting clients.
+
+Every change is appended to the journal in the turn in which it happens, and no answer that rests on it leaves before it is
+durable. At start the journal is replayed: members go on heartbeating with the same generation after a kill -9.
+"""
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+
+from broker.config import Config
+from broker.coordinator.answers import failed_join, failed_sync
+from broker.coordinator.classic_group import ClassicGroup
+from broker.coordinator.effects import Effects, TimerKey
+from broker.coordinator.group_state import GroupLimits
+from broker.coordinator.journal import Journal
+from broker.coordinator.offsets import OffsetTable
+from broker.coordinator.records import CoordinatorRecord, GroupRecord, OffsetRecord
+from broker.scheduler import Scheduler, Timer
+from broker.topics import Topics
+from protocol.errors import ErrorCode, KafkaError
+from storage.clock import Clock
+from storage.log import PartitionLog
+from storage.log_manager import LogManager
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class GroupEntry:
+    """A group and what belongs to it."""
+
+    group: ClassicGroup
+    offsets: OffsetTable = field(default_factory=OffsetTable)
+    timers: dict[TimerKey, Timer] = field(default_factory=dict)
+    sequence: int = 0
+    """Storage sequence of the last record written for the group."""
+
+
+class GroupStore:
+    """Groups by id. Used from the event loop alone."""
+
+    def __init__(self, config: Config, clock: Clock, topics: Topics, logs: LogManager, scheduler: Scheduler) -> None:
+        self._clock = clock
+        self._topics = topics
+        self._logs = logs
+        self._scheduler = scheduler
+        self._journal = Journal(topics, clock, config.offsets_topic_num_partitions)
+        self._limits = GroupLimits(config.group_max_size, config.group_initial_rebalance_delay_ms)
+        self.entries: dict[str, GroupEntry] = {}
+
+    def load(self) -> None:
+        """Replays the journal, then starts the sessions of the members found in it."""
+        for record in self._journal.replay():
+            self._replay(record)
+        for entry in list(self.entries.values()):
+            self.write(entry, list(self._orphaned(entry)))
+            self.apply(entry, entry.group.resume())
+        self._logs.commit()
+
+    def stop(self) -> None:
+        """Cancels every timer; parked requests end with their connections."""
+        for entry in self.entries.values():
+            _cancel_timers(entry)
+
+    def ensure_ready(self) -> None:
+        """Creates the internal topic if need be, as Kafka does when a coordinator is first asked for."""
+        self._journal.ensure()
+
+    def create(self, group_id: str) -> GroupEntry:
+        """A new group; it is in memory alone until something is written for it."""
+        group = ClassicGroup(group_id, self._limits, time_ms=self._clock.time_ms, new_id=lambda: str(uuid.uuid4()))
+        entry = self.entries[group_id] = GroupEntry(group)
+        return entry
+
+    def delete(self, entry: GroupEntry) -> ErrorCode | None:
+        """Deletes a group and its offsets; an error code when the log refuses it."""
+        group_id = entry.group.group_id
+        records: list[CoordinatorRecord] = [OffsetRecord(group_id, t, p, None) for t, p, _ in entry.offsets]
+        failure = self.write(entry, [*records, *entry.group.deletion_records()])
+        if failure is None:
+            _cancel_timers(entry)
+            del self.entries[group_id]
+        return failure
+
+    def apply(self, entry: GroupEntry, effects: Effects) -> None:
+        """Does what a group's operation asks for: records first, then timers; answers once the records are durable."""
+        failure = self.write(entry, effects.records)
+        for key, delay_ms in effects.timers.items():
+            self._set_timer(entry, key, delay_ms)
+        if failure is not None:
+            _answer(effects, failure)
+        elif effects.joins or effects.syncs:
+            self.when_durable(entry, partial(_answer, effects))
+
+    def write(self, entry: GroupEntry, records: Sequence[CoordinatorRecord]) -> ErrorCode | None:
+        """Appends records and takes up what they say; an error code when the log refuses them."""
+        if not records:
+            return None
+        try:
+            entry.sequence = self._journal.append(entry.group.group_id, records)
+        except KafkaError as error:
+            logger.warning("group record refused", group=entry.group.group_id, error=str(error))
+            return _refused(error.code)
+        for record in records:
+            _take_up(entry, record)
+        return None
+
+    def when_durable(self, entry: GroupEntry, callback: Callable[[ErrorCode], None]) -> None:
+        """Runs the callback once everything written so far for the group would survive a crash, or cannot."""
+        self.when_sequence_durable(entry.sequence, callback)
+
+    def when_sequence_durable(self, sequence: int, callback: Callable[[ErrorCode], None]) -> None:
+        """The same for a storage sequence."""
+        self._logs.when_durable(sequence, lambda failure: callback(_storage_error(failure)))
+
+    def rewrite(self) -> None:
+        """Bounds the journal: what lives is written anew where most records are outdated."""
+        try:
+            for partition_log, offset, sequence in self._journal.rewrite(self._live_records()):
+                self._logs.when_durable(sequence, partial(_forget_before, partition_log, offset))
+        except KafkaError as error:
+            # What has been rewritten stands beside the old records until the next time: only space is lost.
+            logger.warning("group records not rewritten", error=str(error))
+
+    def _set_timer(self, entry: GroupEntry, key: TimerKey, delay_ms: int | None) -> None:
+        old = entry.timers.pop(key, None)
+        if old is not None:
+            old.cancel()
+        if delay_ms is not None:
+            entry.timers[key] = self._scheduler.call_later(delay_ms / 1000, self._timer_expired, entry, key)
+
+    def _timer_expired(self, entry: GroupEntry, key: TimerKey) -> None:
+        entry.timers.pop(key, None)
+        self.apply(entry, entry.group.timer_expired(key))
+        self._logs.commit()
+
+    def _orphaned(self, entry: GroupEntry) -> Iterator[OffsetRecord]:
+        """Deletions of offsets whose topic was deleted just before the broker was killed."""
+        for name, partition, committed in entry.offsets:
+            topic = self._topics.get(name)
+            if topic is None or not committed.belongs_to(topic.topic_id):
+                yield OffsetRecord(entry.group.group_id, name, partition, None)
+
+    def _replay(self, record: CoordinatorRecord) -> None:
+        entry = self.entries.get(record.group_id)
+        if entry is None:
+            if record.value is None:
+                return
+            entry = self.create(record.group_id)
+        if isinstance(record, GroupRecord) and record.value is not None:
+            entry.group.restore(record.value)
+        else:
+            _take_up(entry, record)
+        if not entry.group.live_records() and not entry.offsets:
+            del self.entries[record.group_id]
+
+    def _live_records(self) -> Iterator[CoordinatorRecord]:
+        for group_id, entry in self.entries.items():
+            yield from entry.group.live_records()
+            for topic, partition, committed in entry.offsets:
+                yield OffsetRecord(group_id, topic, partition, committed)
+
+
+def _forget_before(partition_log: PartitionLog, offset: int, failure: Exception | None) -> None:
+    if failure is None and offset <= partition_log.high_watermark:
+        # Refused by a full disk, it waits for the next rewrite; the WAL, which calls this, must not hear of it.
+        with contextlib.suppress(KafkaError):
+            partition_log.delete_records_before(offset)
+
+
+def _take_up(entry: GroupEntry, record: CoordinatorRecord) -> None:
+    if not isinstance(record, OffsetRecord):
+        entry.group.take_up(record)
+    elif record.value is None:
+        entry.offsets.remove(record.topic, record.partition)
+    else:
+        entry.offsets.put(record.topic, record.partition, record.value)
+
+
+def _answer(effects: Effects, error: ErrorCode) -> None:
+    """Releases the answers of an operation, or errors in their place when its records did not become durable."""
+    for join, joined in effects.joins:
+        join.resolve(joined if not error else failed_join(error, joined.member_id))
+    for sync, synced in effects.syncs:
+        sync.resolve(synced if not error else failed_sync(error))
+
+
+def _storage_error(failure: Exception | None) -> ErrorCode:
+    """Kafka answers a failed disk with NOT_COORDINATOR, so that clients look for the coordinator and try again."""
+    return ErrorCode.NONE if failure is None else ErrorCode.NOT_COORDINATOR
+
+
+def _refused(code: ErrorCode) -> ErrorCode:
+    """The answer when the log does not take a record, as Kafka translates it."""
+    too_large = (ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE, ErrorCode.INVALID_FETCH_SIZE)
+    return ErrorCode.UNKNOWN_SERVER_ERROR if code in too_large else ErrorCode.NOT_COORDINATOR
+
+
+def _cancel_timers(entry: GroupEntry) -> None:
+    for timer in entry.timers.values():
+        timer.cancel()
+    entry.timers.clear()
