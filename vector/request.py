@@ -45,6 +45,13 @@ def not_supported(field_name: str) -> NoReturn:
     invalid(field_name, "not supported yet")
 
 
+class VectorsNotEnabled(KafkaError):
+    """INVALID_CONFIG, said of a topic that cannot be searched; REST and gRPC tell it from a config that is not valid."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(ErrorCode.INVALID_CONFIG, f"topic {topic!r} has no vectors: set vector.enabled=true")
+
+
 def _check_range(name: str, value: int, minimum: int, maximum: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         invalid(name, f"{value!r} is not an integer")

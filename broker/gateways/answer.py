@@ -3,6 +3,7 @@
 import base64
 from typing import TYPE_CHECKING, Any
 
+from broker.gateways.data import json_data
 from broker.gateways.errors import error_body
 from protocol.errors import ErrorCode
 
@@ -64,9 +65,9 @@ def _hit(topic: str, hit: "Hit") -> dict[str, Any]:
         "offset": hit.offset,
         "leader_epoch": hit.leader_epoch,
         "timestamp": hit.timestamp_ms,
-        **_data("key", hit.key),
-        **_data("value", hit.value),
-        "headers": [{"name": name, **_data("value", value)} for name, value in hit.headers],
+        **json_data("key", hit.key),
+        **json_data("value", hit.value),
+        "headers": [{"name": name, **json_data("value", value)} for name, value in hit.headers],
         "score": hit.score,
         "similarity": hit.similarity,
         "text_score": hit.text_score,
@@ -80,16 +81,6 @@ def _hit(topic: str, hit: "Hit") -> dict[str, Any]:
     if hit.vector is not None:
         shown["vector"] = [float(number) for number in hit.vector]
     return shown
-
-
-def _data(name: str, data: bytes | None) -> dict[str, str | None]:
-    """Bytes as text where they are UTF-8, else as `name_base64`; JSON has no bytes."""
-    if data is None:
-        return {name: None}
-    try:
-        return {name: bytes(data).decode()}
-    except UnicodeDecodeError:
-        return {name: None, f"{name}_base64": base64.b64encode(data).decode()}
 
 
 def _state(state: "PartitionState") -> dict[str, Any]:

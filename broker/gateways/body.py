@@ -1,10 +1,10 @@
 """The JSON body of a search. A field that is not here is an error: a silently ignored filter is worse than none."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from broker.gateways.data import milliseconds
 from vector.request import QUERIES_MAX
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -15,19 +15,19 @@ _NOT_YET = "Not supported yet: using it is an error that says so."
 Unsupported = Annotated[Any, Field(description=_NOT_YET)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     # strict: "10" is not 10; forbid: an unknown field is answered with 400.
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class RecordId(_Strict):
+class RecordId(Strict):
     """A record of the topic."""
 
     partition: PartitionId
     offset: Offset
 
 
-class Example(_Strict):
+class Example(Strict):
     """One point: a text, a vector or a record."""
 
     text: str | None = None
@@ -41,7 +41,7 @@ class Example(_Strict):
         return self
 
 
-class Query(_Strict):
+class Query(Strict):
     """What to look for: a text, a vector, records like this one, or examples."""
 
     text: str | None = None
@@ -66,7 +66,7 @@ def _text_query(query: Any) -> Any:
 AnyQuery = Annotated[Query, BeforeValidator(_text_query, json_schema_input_type=str | Query)]
 
 
-class Bounds(_Strict):
+class Bounds(Strict):
     """A range of offsets."""
 
     gte: Offset | None = None
@@ -79,7 +79,7 @@ class Bounds(_Strict):
         return half_open(self.gte, self.gt, self.lt, self.lte)
 
 
-class TimeBounds(_Strict):
+class TimeBounds(Strict):
     """A range of record timestamps: milliseconds since 1970, or ISO 8601 (UTC unless it names a zone)."""
 
     gte: int | str | None = None
@@ -90,12 +90,7 @@ class TimeBounds(_Strict):
     @field_validator("gte", "gt", "lt", "lte")
     @classmethod
     def _milliseconds(cls, value: int | str | None) -> int | None:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            value = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-        if value is not None and value < 0:
-            raise ValueError("is before 1970, and no record's timestamp is")
-        return value
+        return None if value is None else milliseconds(value)
 
     def range(self) -> tuple[int, int]:
         """(from inclusive, until exclusive) in milliseconds, -1 where open."""
@@ -110,7 +105,7 @@ def half_open(gte: int | None, gt: int | None, lt: int | None, lte: int | None) 
     return max(lows, default=-1), min(highs, default=-1)
 
 
-class Filter(_Strict):
+class Filter(Strict):
     """Which records may be hits. Everything given must hold."""
 
     partition: PartitionId | None = None
@@ -145,7 +140,7 @@ def _check_partition_keys(values: dict[str, Value] | None) -> dict[str, Value] |
     return values
 
 
-class Consistency(_Strict):
+class Consistency(Strict):
     """How fresh the answer must be."""
 
     level: Literal["eventual", "latest"] = Field(
@@ -163,7 +158,7 @@ class Consistency(_Strict):
         return _check_partition_keys(offsets)
 
 
-class SearchBody(_Strict):
+class SearchBody(Strict):
     """A search: `query`, or several `queries`."""
 
     model_config = ConfigDict(

@@ -5,18 +5,27 @@ from typing import Any
 from fastapi.responses import JSONResponse
 
 from protocol.errors import ErrorCode, KafkaError
+from vector.request import VectorsNotEnabled
 
 _RETRY_AFTER_S = 1
 
 _STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: (404, "UNKNOWN_TOPIC"),
     ErrorCode.UNKNOWN_TOPIC_ID: (404, "UNKNOWN_TOPIC"),
-    ErrorCode.INVALID_TOPIC_EXCEPTION: (404, "UNKNOWN_TOPIC"),
+    ErrorCode.INVALID_TOPIC_EXCEPTION: (400, "INVALID_TOPIC"),
+    ErrorCode.TOPIC_ALREADY_EXISTS: (409, "TOPIC_ALREADY_EXISTS"),
+    ErrorCode.INVALID_PARTITIONS: (400, "INVALID_PARTITIONS"),
+    ErrorCode.INVALID_RECORD: (400, "INVALID_RECORD"),
+    ErrorCode.INVALID_TIMESTAMP: (400, "INVALID_TIMESTAMP"),
+    ErrorCode.OFFSET_OUT_OF_RANGE: (400, "OFFSET_OUT_OF_RANGE"),
+    ErrorCode.MESSAGE_TOO_LARGE: (413, "MESSAGE_TOO_LARGE"),
+    ErrorCode.RECORD_LIST_TOO_LARGE: (413, "MESSAGE_TOO_LARGE"),
     ErrorCode.REQUEST_TIMED_OUT: (504, "TIMEOUT"),
     ErrorCode.COORDINATOR_LOAD_IN_PROGRESS: (503, "INDEX_LOADING"),
     ErrorCode.COORDINATOR_NOT_AVAILABLE: (503, "EMBEDDER_UNAVAILABLE"),
     ErrorCode.TOPIC_AUTHORIZATION_FAILED: (403, "NOT_AUTHORIZED"),
-    ErrorCode.INVALID_CONFIG: (409, "VECTOR_DISABLED"),
+    ErrorCode.CLUSTER_AUTHORIZATION_FAILED: (403, "NOT_AUTHORIZED"),
+    ErrorCode.INVALID_CONFIG: (400, "INVALID_CONFIG"),
     ErrorCode.INVALID_REQUEST: (400, "INVALID_ARGUMENT"),
     ErrorCode.POLICY_VIOLATION: (400, "OVER_LIMIT"),
     ErrorCode.KAFKA_STORAGE_ERROR: (503, "STORAGE_ERROR"),
@@ -39,22 +48,25 @@ def _error(code: str, message: str, *, retriable: bool, details: Any) -> dict[st
     return {"code": code, "message": message, "retriable": retriable, "details": details}
 
 
-def kafka_error_response(error: KafkaError) -> JSONResponse:
-    """The status search-api.md names for a Kafka error; 500 for one no search should meet."""
-    status, _ = _status(error)
+def kafka_error_response(error: KafkaError, **details: Any) -> JSONResponse:
+    """The status search-api.md names for a Kafka error; 500 for one that nobody should meet."""
+    status, _ = status_of(error)
     headers = {"Retry-After": str(_RETRY_AFTER_S)} if status in (429, 503) else None
-    return JSONResponse({"error": error_body(error)}, status, headers)
+    return JSONResponse({"error": error_body(error, **details)}, status, headers)
 
 
-def error_body(error: KafkaError) -> dict[str, Any]:
+def error_body(error: KafkaError, **details: Any) -> dict[str, Any]:
     """What stands under `error` for a Kafka error."""
-    status, code = _status(error)
+    status, code = status_of(error)
     # A topic that does not exist is retriable to a Kafka client waiting for metadata, but not to a caller of REST.
     retriable = error.retriable and status != 404
-    return _error(code, error.message, retriable=retriable, details={"kafka_code": int(error.code)})
+    return _error(code, error.message, retriable=retriable, details={"kafka_code": int(error.code), **details})
 
 
-def _status(error: KafkaError) -> tuple[int, str]:
+def status_of(error: KafkaError) -> tuple[int, str]:
+    """(HTTP status, the name that REST and gRPC give the error)."""
+    if isinstance(error, VectorsNotEnabled):
+        return 409, "VECTOR_DISABLED"
     if error.code is ErrorCode.INVALID_REQUEST and error.message.startswith("vector: "):
         if "infinite" in error.message:
             return 422, "NON_FINITE_VECTOR"

@@ -1,20 +1,25 @@
-"""The REST application: search, index status, health and metrics, with its own documentation."""
+"""The REST application: search, topics, records, indexes, health and metrics, with its own documentation."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from broker.gateways.answer import render
+from broker.gateways.answer_shape import SearchAnswer
 from broker.gateways.body import SearchBody
+from broker.gateways.documents import NO_PARAMETERS, errors
 from broker.gateways.errors import error_response, invalid, kafka_error_response
-from broker.gateways.limit import BodyLimit
+from broker.gateways.limit import RequestLimits
+from broker.gateways.records import record_routes
+from broker.gateways.topics import TopicPath, topic_routes
 from broker.gateways.translate import search_request
-from protocol.errors import ErrorCode, KafkaError
+from broker.gateways.vectors import vector_routes
+from protocol.errors import KafkaError
 
 if TYPE_CHECKING:
     from broker.services import Services
@@ -32,21 +37,6 @@ _MESSAGES = {
     "model_type": "expected a JSON object",
     "dict_type": "expected a JSON object",
 }
-_ERROR_STATUSES = (400, 403, 404, 409, 413, 422, 429, 503, 504)
-_ERROR_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "code": {"type": "string"},
-                "message": {"type": "string"},
-                "retriable": {"type": "boolean"},
-                "details": {},
-            },
-        }
-    },
-}
 
 
 def build_app(services: "Services") -> FastAPI:
@@ -60,9 +50,11 @@ def build_app(services: "Services") -> FastAPI:
         static_url="/docs/assets",
         favicon_url="data:,",
     )
-    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestLimits)
     _handle_errors(app, services)
     _add_search(app, services)
+    for routes in (topic_routes, record_routes, vector_routes):
+        app.include_router(routes(services))
     _add_operations(app, services)
     return app
 
@@ -114,30 +106,17 @@ def _detail(found: Any) -> dict[str, str]:
     return {"field": ".".join(parts), "message": message, "type": kind}
 
 
-def _no_parameters(request: Request) -> None:
-    """As with a field of the body: a condition silently ignored gives wrong answers."""
-    for name in request.query_params:
-        raise KafkaError(
-            ErrorCode.INVALID_REQUEST, f"{name[:100]!r}: unknown query parameter; a search is all in its JSON body"
-        )
-
-
 def _add_search(app: FastAPI, services: "Services") -> None:
-    errors: dict[int | str, dict[str, Any]] = {
-        status: {"description": "an error", "content": {"application/json": {"schema": _ERROR_SCHEMA}}}
-        for status in _ERROR_STATUSES
-    }
-
-    common: dict[str, Any] = {"tags": ["search"], "responses": errors, "dependencies": [Depends(_no_parameters)]}
-
-    @app.post("/v1/topics/{topic}/search", summary="Search a topic by meaning", **common)
-    async def search(topic: str, body: SearchBody) -> JSONResponse:
+    @app.post(
+        "/v1/topics/{topic}/search",
+        tags=["search"],
+        summary="Search a topic by meaning",
+        responses={200: {"model": SearchAnswer}, **errors(404, 409, 422, 504)},
+        dependencies=[NO_PARAMETERS],
+    )
+    async def search(topic: TopicPath, body: SearchBody) -> JSONResponse:
         response = await services.search.search(search_request(topic, body))
         return JSONResponse(render(topic, response, batch=body.queries is not None))
-
-    @app.get("/v1/topics/{topic}/vector", summary="The state of a topic's index", **common)
-    async def vector_status(topic: str) -> JSONResponse:
-        return JSONResponse(await services.search.status(topic))
 
 
 def _add_operations(app: FastAPI, services: "Services") -> None:

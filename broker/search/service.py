@@ -26,6 +26,7 @@ from vector.request import (
     QueryResult,
     SearchRequest,
     SearchResponse,
+    VectorsNotEnabled,
 )
 
 DIRECTORY = "vector"
@@ -194,7 +195,7 @@ class SearchService:
         if topic is None:
             raise _unknown(request)
         if topic.vector is None:
-            raise KafkaError(ErrorCode.INVALID_CONFIG, f"topic {topic.name!r} has no vectors: set vector.enabled=true")
+            raise VectorsNotEnabled(topic.name)
         return topic
 
     def _check_still_there(self, request: SearchRequest, topic: Topic) -> None:

@@ -14,7 +14,7 @@ from broker.gateways.rest import build_app
 from broker.metrics import Metrics
 from protocol.errors import ErrorCode, KafkaError
 from tests.simulated_storage import ManualClock
-from vector.request import Hit, PartitionState, QueryResult, SearchRequest, SearchResponse
+from vector.request import Hit, PartitionState, QueryResult, SearchRequest, SearchResponse, VectorsNotEnabled
 
 SEARCH = "/v1/topics/logs/search"
 SEED = {
@@ -270,7 +270,7 @@ async def test_a_form_is_not_read_as_json(client: httpx.AsyncClient, search: Fak
         (ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, 503, "INDEX_LOADING", True),
         (ErrorCode.COORDINATOR_NOT_AVAILABLE, 503, "EMBEDDER_UNAVAILABLE", True),
         (ErrorCode.TOPIC_AUTHORIZATION_FAILED, 403, "NOT_AUTHORIZED", False),
-        (ErrorCode.INVALID_CONFIG, 409, "VECTOR_DISABLED", False),
+        (ErrorCode.INVALID_CONFIG, 400, "INVALID_CONFIG", False),
         (ErrorCode.INVALID_REQUEST, 400, "INVALID_ARGUMENT", False),
         (ErrorCode.POLICY_VIOLATION, 400, "OVER_LIMIT", False),
         (ErrorCode.KAFKA_STORAGE_ERROR, 503, "STORAGE_ERROR", True),
@@ -289,6 +289,12 @@ async def test_each_kafka_error_has_its_status(
     assert (response.status_code, error["code"], error["message"]) == (status, name, "the reason")
     assert error["retriable"] is retriable
     assert ("retry-after" in response.headers) is (status in (429, 503))
+
+
+async def test_a_topic_without_vectors_is_409(client: httpx.AsyncClient, search: FakeSearch) -> None:
+    search.error = VectorsNotEnabled("logs")
+    response = await client.post(SEARCH, json=SEED)
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "VECTOR_DISABLED")
 
 
 async def test_a_vector_of_the_wrong_length_is_422(client: httpx.AsyncClient, search: FakeSearch) -> None:
