@@ -5,6 +5,7 @@
 
 from protocol.batch_header import (
     BATCH_OVERHEAD,
+    TRANSACTIONAL,
     BatchHeader,
     UnreadableBatch,
     crc_matches,
@@ -16,33 +17,32 @@ from protocol.batch_header import (
 )
 from protocol.compression import Compression
 from protocol.records import (
-    ABORT,
-    COMMIT,
+    Marker,
     Record,
     build_batch,
     build_marker,
-    control_type,
     iterate_records,
+    read_marker,
     select_records,
 )
 
 __all__ = [
-    "ABORT",
     "BATCH_OVERHEAD",
-    "COMMIT",
+    "TRANSACTIONAL",
     "BatchHeader",
     "Compression",
+    "Marker",
     "Record",
     "UnreadableBatch",
     "build_batch",
     "build_marker",
-    "control_type",
     "crc_matches",
     "iterate_records",
     "parse_batches",
     "parse_produced",
     "patch_batch",
     "patch_log_append_time",
+    "read_marker",
     "select_records",
     "walk_batches",
 ]

@@ -95,13 +95,27 @@ def _read(header: BatchHeader, payload: bytes, position: int, count: int) -> Gen
     return position
 
 
-def control_type(batch: memoryview) -> int:
-    """What the marker batch that starts the view says: `ABORT` or `COMMIT`; raises KafkaError if it is damaged."""
-    for record in iterate_records(batch):
-        if record.key is not None and len(record.key) >= _MARKER_KEY.size:
-            kind: int = _MARKER_KEY.unpack_from(record.key)[1]
-            return kind
-    raise _invalid("a control batch without a control record")
+class Marker(NamedTuple):
+    """What a control batch says of its producer's transaction (KIP-98)."""
+
+    commit: bool
+    coordinator_epoch: int
+
+
+def read_marker(batch: memoryview) -> Marker | None:
+    """The marker in the control batch that starts the view; None for control records of another kind.
+
+    Raises KafkaError if the batch is damaged.
+    """
+    record = next(iterate_records(batch), None)
+    if record is None or len(record.key or b"") < _MARKER_KEY.size:
+        raise _invalid("a control batch without a control record")
+    kind = _MARKER_KEY.unpack_from(record.key or b"")[1]
+    if kind not in (ABORT, COMMIT):
+        return None
+    if len(record.value or b"") < _MARKER_VALUE.size:
+        raise _invalid("a transaction marker without a coordinator epoch")
+    return Marker(kind == COMMIT, _MARKER_VALUE.unpack_from(record.value or b"")[1])
 
 
 def build_batch(

@@ -1,15 +1,18 @@
 """fsck: every invariant of a data directory, without changing anything. `senselog check DIR`, and after every storage test."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.record_batch import BatchHeader, crc_matches
+from protocol.record_batch import BatchHeader, crc_matches, read_marker
+from storage.aborted_transactions import ENTRY_BYTES, AbortedTransactions, valid_entries
 from storage.checkpoint import Checkpoint, LogState, read_checkpoint, unpack_log
 from storage.errors import CorruptStorage
 from storage.file_system import FileSystem, OsFileSystem
 from storage.log_manager import LOCK_NAME, WAL_DIRECTORY
+from storage.producer_state import ProducerState
 from storage.recovery import replay_wal
-from storage.segment import BATCH_HEADER_BYTES, Segment
+from storage.segment import BATCH_HEADER_BYTES, Segment, read_whole
 from storage.wal_files import WalFile, WalFiles
 from storage.wal_frame import CREATE, DELETE, Entry
 
@@ -35,6 +38,38 @@ def check_directory(path: Path, file_system: FileSystem | None = None) -> list[P
         return _Check(path, file_system).run()
     finally:
         lock.close()
+
+
+class _Transactions:
+    """Follows one log's batches: which transactions are open, and which have been aborted where."""
+
+    def __init__(self, first_offset: int) -> None:
+        self._first_offset = first_offset
+        self._open: dict[int, int] = {}
+        self.aborted: dict[int, tuple[int, int]] = {}
+        """Marker's offset -> (producer id, first offset), of transactions with records in the log."""
+        self.abort_markers: set[int] = set()
+
+    def follow(self, batch: BatchHeader, data: memoryview) -> None:
+        if batch.producer_id < 0 or not batch.transactional:
+            return
+        if not batch.control:
+            self._open.setdefault(batch.producer_id, batch.base_offset)
+            return
+        marker = read_marker(data)
+        first_offset = self._open.pop(batch.producer_id, None)
+        if marker is not None and not marker.commit:
+            self.abort_markers.add(batch.base_offset)
+            if first_offset is not None:
+                self.aborted[batch.base_offset] = batch.producer_id, first_offset
+
+    def differences(self, recorded: dict[int, int]) -> Iterator[str]:
+        """What a checkpoint says of open transactions, beside what the log holds; retention may have taken their beginnings."""
+        for producer_id in self._open.keys() | recorded.keys():
+            found, first = self._open.get(producer_id), recorded.get(producer_id)
+            cut = first is not None and first < self._first_offset
+            if found != first and not cut:
+                yield f"producer {producer_id} has a transaction open from {found}, the checkpoint says {first}"
 
 
 class _Check:
@@ -65,24 +100,29 @@ class _Check:
     def _check_log(self, state: LogState) -> None:
         directory = self._directory / f"{state.topic}-{state.partition}"
         self._ends[state.topic_id, state.partition] = state.end_offset
+        transactions = _Transactions(state.segments[0][0] if state.segments else state.end_offset)
         expected = None
         for packed in state.segments:
             segment = Segment.restore(directory, packed)
             if expected is not None and segment.base_offset != expected:
                 self._add(segment.path(".log"), f"begins at offset {segment.base_offset}, not {expected}")
             expected = segment.end_offset
-            self._check_segment(segment)
+            self._check_segment(segment, transactions)
         if expected is not None and expected != state.end_offset:
             self._add(directory, f"the segments end at offset {expected}, the checkpoint at {state.end_offset}")
         if state.log_start_offset < 0 or (state.segments and state.segments[0][0] > state.log_start_offset):
             self._add(directory, f"the log starts at offset {state.log_start_offset}, before its first segment")
         if state.epochs != sorted(state.epochs) or any(epoch > state.leader_epoch for epoch, _ in state.epochs):
             self._add(directory, f"leader epochs {state.epochs} are not ascending up to {state.leader_epoch}")
-        for producer_id, _, _, batches in state.producers:
-            if not batches or any(batch[2] >= state.end_offset for batch in batches):
+        for producer_id, _, _, batches, *_ in state.producers:
+            if any(batch[2] >= state.end_offset for batch in batches):
                 self._add(directory, f"producer {producer_id} wrote batches that the log does not have")
+        recorded = ProducerState()
+        recorded.restore(state.producers)
+        for message in transactions.differences(recorded.open_transactions):
+            self._add(directory, message)
 
-    def _check_segment(self, segment: Segment) -> None:
+    def _check_segment(self, segment: Segment, transactions: "_Transactions") -> None:
         path = segment.path(".log")
         if not self._file_system.exists(path):
             if segment.size:
@@ -96,12 +136,13 @@ class _Check:
             log = memoryview(file.read(0, segment.size))
         finally:
             file.close()
-        self._check_batches(segment, log)
+        self._check_batches(segment, log, transactions)
+        self._check_aborted(segment, transactions)
         counts = segment.index_count, segment.time_count
         segment.load_indexes(self._file_system, log)
         self._check_indexes(segment, log, counts)
 
-    def _check_batches(self, segment: Segment, log: memoryview) -> None:
+    def _check_batches(self, segment: Segment, log: memoryview, transactions: "_Transactions") -> None:
         path = segment.path(".log")
         position, expected, largest = 0, segment.base_offset, -1
         while position + BATCH_HEADER_BYTES <= len(log):
@@ -112,6 +153,8 @@ class _Check:
                 self._add(path, f"byte {position}: offset {batch.base_offset}, not {expected}")
             if not crc_matches(log, batch):
                 self._add(path, f"byte {position}: the checksum of the batch at offset {batch.base_offset} is wrong")
+            else:
+                transactions.follow(batch, log[position : position + batch.size])
             expected, largest = batch.last_offset + 1, max(largest, batch.max_timestamp)
             position += batch.size
         if position != segment.size:
@@ -120,6 +163,22 @@ class _Check:
             self._add(path, f"ends at offset {expected}, not {segment.end_offset}")
         elif largest != segment.max_timestamp:
             self._add(path, f"its largest timestamp is {largest}, not {segment.max_timestamp}")
+
+    def _check_aborted(self, segment: Segment, transactions: "_Transactions") -> None:
+        """The `.txnindex` names exactly the transactions that markers in this segment abort."""
+        path, size = segment.path(".txnindex"), segment.aborted_count * ENTRY_BYTES
+        entries = read_whole(self._file_system, path, size)
+        if len(entries) != size or not valid_entries(entries, segment.base_offset, segment.end_offset):
+            self._add(path, "the index of aborted transactions is damaged (it will be rebuilt)")
+            return
+        listed = {entry.last_offset: entry for entry in AbortedTransactions(entries)}
+        for offset, (producer_id, first_offset) in transactions.aborted.items():
+            if segment.base_offset <= offset:
+                entry = listed.get(offset)
+                if entry is None or entry.producer_id != producer_id or entry.first_offset > first_offset:
+                    self._add(path, f"misses the transaction of producer {producer_id} that offset {offset} aborts")
+        for offset in listed.keys() - transactions.abort_markers:
+            self._add(path, f"names offset {offset}, where no transaction is aborted")
 
     def _check_indexes(self, segment: Segment, log: memoryview, counts: tuple[int, int]) -> None:
         assert segment.offsets is not None

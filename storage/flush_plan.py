@@ -3,6 +3,7 @@
 from array import array
 from bisect import bisect_left
 
+from storage.aborted_transactions import ENTRY_BYTES
 from storage.log import PartitionLog
 from storage.segment import INDEX_ENTRY_BYTES, TIME_ENTRY_BYTES, Segment, SegmentWrite
 from storage.tail import Tail
@@ -42,6 +43,7 @@ def plan_flush(log: PartitionLog, until_offset: int, *, checkpoint: bool, sync: 
     for write in writes:
         if checkpoint or write.seals:
             _add_indexes(write)
+            _add_transaction_index(write, log)
             write.sync = sync
     return writes
 
@@ -101,6 +103,14 @@ def _segment_write(tail: Tail, segment: Segment, index: int, end: int, interval:
                 last_time = largest
     write.max_timestamp, write.max_timestamp_offset = largest, largest_offset
     return write
+
+
+def _add_transaction_index(write: SegmentWrite, log: PartitionLog) -> None:
+    segment = write.segment
+    entries = log.aborted.between(segment.base_offset, write.end_offset) if log.aborted else b""
+    saved_bytes = segment.aborted_count * ENTRY_BYTES
+    if len(entries) > saved_bytes:
+        write.transaction_index = saved_bytes, entries[saved_bytes:]
 
 
 def _add_indexes(write: SegmentWrite) -> None:

@@ -14,19 +14,22 @@ from protocol.crc import crc32c
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import (
     BATCH_OVERHEAD,
+    TRANSACTIONAL,
     BatchHeader,
     Record,
+    build_marker,
     iterate_records,
     parse_batches,
     patch_batch,
     patch_log_append_time,
 )
+from storage.aborted_transactions import ENTRY_BYTES, AbortedTransaction, AbortedTransactions
 from storage.config import LogConfig
 from storage.errors import OffsetOutOfRange
 from storage.file_system import File
 from storage.leader_epochs import LeaderEpochs
 from storage.producer_state import ProducerState
-from storage.segment import Segment, SegmentReaders, SegmentWrite
+from storage.segment import SEGMENT_ENDINGS, Segment, SegmentReaders, SegmentWrite
 from storage.tail import Tail, TailFile
 from storage.wal import Wal
 from storage.wal_frame import LOG_START
@@ -102,6 +105,7 @@ class PartitionLog:
     __slots__ = (
         "_sequence",
         "_services",
+        "aborted",
         "config",
         "deleted",
         "directory",
@@ -140,6 +144,7 @@ class PartitionLog:
         self.listeners: set[Listener] = set()
         """Called on the loop when the high watermark or the log's start moves, or the log is deleted."""
         self.producers = ProducerState()
+        self.aborted = AbortedTransactions()
         self.epochs = LeaderEpochs()
         self.tail = Tail(0)
         self.segments: list[Segment] = []
@@ -158,8 +163,13 @@ class PartitionLog:
 
     @property
     def last_stable_offset(self) -> int:
-        """Readers of committed records stop here; without transactions the high watermark."""
-        return self.high_watermark
+        """Readers of committed records stop here: at the oldest open transaction, or at the high watermark."""
+        producers = self.producers
+        if not producers.open_transactions and not producers.ending:
+            return self.high_watermark
+        first = producers.first_unstable_offset
+        assert first is not None
+        return max(min(first, self.high_watermark), self.log_start_offset)
 
     @property
     def size_bytes(self) -> int:
@@ -201,15 +211,61 @@ class PartitionLog:
                     batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.last_offset_delta,
                     batch.base_offset, batch.max_timestamp, now_ms,
                 )  # fmt: skip
+                if batch.attributes & TRANSACTIONAL:
+                    self.producers.begin_transaction(batch.producer_id, batch.base_offset)
         return AppendResult(base_offset, self.log_end_offset - 1, append_time_ms, self.log_start_offset, self._sequence)
+
+    def append_marker(
+        self, producer_id: int, producer_epoch: int, coordinator_epoch: int, *, commit: bool, now_ms: int
+    ) -> AppendResult:
+        """End a producer's transaction, if it has one here.
+
+        KafkaError: INVALID_PRODUCER_EPOCH or TRANSACTION_COORDINATOR_FENCED if the marker is outdated, KAFKA_STORAGE_ERROR.
+        """
+        refusal = self._services.refusal
+        if refusal is not None:
+            raise refusal
+        if self.deleted:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        self.producers.check_marker(producer_id, producer_epoch, coordinator_epoch)
+        data = memoryview(
+            build_marker(
+                commit=commit,
+                producer_id=producer_id,
+                producer_epoch=producer_epoch,
+                coordinator_epoch=coordinator_epoch,
+                timestamp_ms=now_ms,
+            )
+        )
+        batch = BatchHeader(data)
+        append_time_ms = now_ms if self.config.message_timestamp_type == "LogAppendTime" else NO_TIMESTAMP
+        self._append_batch(data, batch, append_time_ms)
+        aborted = self.producers.end_transaction(
+            producer_id, producer_epoch, coordinator_epoch, batch.base_offset, commit=commit, now_ms=now_ms
+        )
+        if aborted is not None:
+            self.aborted.add(aborted)
+        return AppendResult(batch.base_offset, batch.base_offset, append_time_ms, self.log_start_offset, self._sequence)
 
     def _check_producers(self, batches: list[BatchHeader]) -> tuple[int, int, int, int] | None:
         if len(batches) > 1 and any(batch.producer_id >= 0 for batch in batches):
             raise KafkaError(ErrorCode.INVALID_RECORD, "one batch per partition and request")
         batch = batches[0]
-        return self.producers.duplicate_of(
+        producers = self.producers
+        duplicate = producers.duplicate_of(
             batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.last_offset_delta
         )
+        if (
+            producers.open_transactions
+            and duplicate is None
+            and batch.producer_id in producers.open_transactions
+            and not batch.transactional
+        ):
+            raise KafkaError(
+                ErrorCode.INVALID_TXN_STATE,
+                f"producer {batch.producer_id} has an open transaction; the batch does not belong to it",
+            )
+        return duplicate
 
     def _append_batch(self, records: memoryview, batch: BatchHeader, append_time_ms: int) -> None:
         position, size = batch.position, batch.size
@@ -252,18 +308,23 @@ class PartitionLog:
         self.tail.add(batch.base_offset, next_offset, batch.size, batch.max_timestamp, file, position)
         self.leader_epoch = max(self.leader_epoch, batch.leader_epoch)
         self.epochs.assign(batch.leader_epoch, batch.base_offset)
-        if batch.producer_id >= 0:
-            self.producers.update(
-                batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.last_offset_delta,
-                batch.base_offset, batch.max_timestamp, now_ms,
-            )  # fmt: skip
+        self.take_up(batch, file.mapping.view[position : position + batch.size], now_ms)
         self.high_watermark = self.log_end_offset = next_offset
+        self.producers.ending.clear()
         return True
+
+    def take_up(self, batch: BatchHeader, data: memoryview, now_ms: int) -> None:
+        """Recovery: what a batch found behind the checkpoint says of producers and transactions."""
+        aborted = self.producers.take_up(batch, data, now_ms)
+        if aborted is not None:
+            self.aborted.add(aborted)
 
     def advance_high_watermark(self, offset: int) -> None:
         """Everything below `offset` is durable (called by the WAL)."""
         if offset > self.high_watermark and not self.deleted:
             self.high_watermark = offset
+            if self.producers.ending:
+                self.producers.settle(offset)
             if self.listeners:
                 self.notify()
 
@@ -313,8 +374,9 @@ class PartitionLog:
                 continue
             self._services.readers.close(segment)
             self.dirty_segments.pop(segment, None)
-            self._services.removals += [(self, segment.path(ending)) for ending in (".log", ".index", ".timeindex")]
+            self._services.removals += [(self, segment.path(ending)) for ending in SEGMENT_ENDINGS]
         self.segments = kept
+        self.aborted.drop_below(kept[0].base_offset if kept else self.tail.start_offset)
         self._services.changed[self] = None
 
     def seal_last_segment(self) -> None:
@@ -333,6 +395,8 @@ class PartitionLog:
             self.start_at(self.log_start_offset)
             self.tail = Tail(self.log_start_offset)
             self.high_watermark = self.log_end_offset = self.log_start_offset
+            self.producers.open_transactions.clear()
+            self.aborted = AbortedTransactions()
 
     def apply_write(self, write: SegmentWrite) -> None:
         """Batches have been written to a segment: read them from there from now on."""
@@ -342,6 +406,8 @@ class PartitionLog:
             self.segments.append(segment)
         if write.index is not None:
             segment.saved_index_count, segment.saved_time_count = segment.index_count, segment.time_count
+        if write.transaction_index is not None:
+            segment.aborted_count += len(write.transaction_index[1]) // ENTRY_BYTES
         if write.sync:
             self.dirty_segments.pop(segment, None)
         else:
@@ -410,6 +476,10 @@ class PartitionLog:
         return end == segment.size
 
     # ------------------------------------------------------------------ looking up
+
+    def aborted_transactions(self, start_offset: int, end_offset: int) -> list[AbortedTransaction]:
+        """Those with records at offsets [start, end), which a reader of committed records leaves out; `end` at most the LSO."""
+        return self.aborted.overlapping(start_offset, end_offset) if self.aborted else []
 
     def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int, int] | None:
         """(offset, timestamp, leader epoch) of the first record at or after a time, None if there is none."""

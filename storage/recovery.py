@@ -12,13 +12,14 @@ from pathlib import Path
 import msgpack
 
 from protocol.record_batch import BatchHeader
+from storage.aborted_transactions import ENTRY_BYTES, valid_entries
 from storage.checkpoint import Checkpoint, restore_log, unpack_log
 from storage.clock import Clock
 from storage.errors import CorruptStorage
 from storage.file_system import FileSystem
 from storage.log import LogKey, LogServices, PartitionLog
-from storage.segment import INDEX_ENTRY_BYTES, TIME_ENTRY_BYTES, Segment
-from storage.segment_scan import scan_segment
+from storage.segment import INDEX_ENTRY_BYTES, SEGMENT_ENDINGS, TIME_ENTRY_BYTES, Segment, read_whole
+from storage.segment_scan import rebuild_transactions, scan_segment
 from storage.wal_files import WalFile
 from storage.wal_frame import CREATE, DELETE, FILE_HEADER_BYTES, Entry, Frame, find_frames, read_frame
 
@@ -240,14 +241,16 @@ class DirectoryCheck:
                 (".log", segment.size),
                 (".index", segment.index_count * INDEX_ENTRY_BYTES),
                 (".timeindex", segment.time_count * TIME_ENTRY_BYTES),
+                (".txnindex", segment.aborted_count * ENTRY_BYTES),
             )
             for ending, size in expected_sizes:
                 name = segment.name + ending
                 wanted.add(name)
                 self._cut(log.directory / name, present.get(name, 0), size, required=ending == ".log")
+        self._load_aborted(log)
         first = log.segments[0].name if log.segments else f"{log.tail.start_offset:020d}"
         for name in present:
-            if name in wanted or not name.endswith((".log", ".index", ".timeindex")):
+            if name in wanted or not name.endswith(SEGMENT_ENDINGS):
                 continue
             if name < first:
                 # Retention's: an older checkpoint, the last that was synced, may still name it.
@@ -255,6 +258,19 @@ class DirectoryCheck:
             else:
                 self.cut_bytes += present[name] if name.endswith(".log") else 0
                 self._file_system.remove(log.directory / name)
+
+    def _load_aborted(self, log: PartitionLog) -> None:
+        older = b""
+        for segment in log.segments:
+            if segment.aborted_count:
+                size = segment.aborted_count * ENTRY_BYTES
+                entries = read_whole(self._file_system, segment.path(".txnindex"), size)
+                if len(entries) != size or not valid_entries(entries, segment.base_offset, segment.end_offset):
+                    rebuild_transactions(self._file_system, log)
+                    self._services.changed[log] = None
+                    return
+                older += entries
+        log.aborted.prepend(older)
 
     def _cut(self, path: Path, size: int, expected: int, *, required: bool) -> None:
         if size < expected and required:
@@ -269,6 +285,8 @@ class DirectoryCheck:
 
     def _rescan(self, log: PartitionLog, present: dict[str, int]) -> None:
         """Like Kafka after an unclean shutdown: keep the batches whose checksums are right, up to the first wrong one."""
+        checkpointed_end = log.log_end_offset
+        saved = log.segments[-1] if log.segments else None
         kept = log.segments[:-1]
         end_offset = log.segments[-1].base_offset if log.segments else log.log_end_offset
         names = sorted(name for name in present if name.endswith(".log") and int(name[:-4]) >= end_offset)
@@ -276,7 +294,10 @@ class DirectoryCheck:
         for name in names:
             if int(name[:-4]) != end_offset:
                 break
-            segment = scan_segment(self._file_system, Segment(log.directory, end_offset), present[name], log)
+            segment = Segment(log.directory, end_offset)
+            if saved is not None and saved.base_offset == end_offset:
+                segment.aborted_count = saved.aborted_count
+            scan_segment(self._file_system, segment, present[name], log)
             if segment.size == 0:
                 break
             log.segments.append(segment)
@@ -291,4 +312,6 @@ class DirectoryCheck:
         log.high_watermark = log.log_end_offset = log.tail.end_offset = end_offset
         log.epochs.drop_from(end_offset)
         log.producers.drop_from(end_offset)
+        if end_offset < checkpointed_end:
+            rebuild_transactions(self._file_system, log)
         self._services.changed[log] = None

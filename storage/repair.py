@@ -22,7 +22,7 @@ from storage.file_system import FileSystem, OsFileSystem
 from storage.leader_epochs import LeaderEpochs
 from storage.log_manager import LOCK_NAME, WAL_DIRECTORY
 from storage.recovery import proven_loss, walk_wal
-from storage.segment import Segment
+from storage.segment import SEGMENT_ENDINGS, Segment
 from storage.wal_files import DAMAGED_SUFFIX, SUFFIX, WalFile
 from storage.wal_frame import FILE_HEADER_BYTES, decode_file_header, find_frames
 
@@ -125,9 +125,7 @@ def _plan_log(directory: Path, state: LogState, repair: Repair, file_system: Fil
         for segment in segments[:first]:
             reason = f"the log begins at offset {segments[first].base_offset} now"
             repair.steps += [
-                SetAside(segment.path(ending), reason)
-                for ending in (".log", ".index", ".timeindex")
-                if segment.name + ending in present
+                SetAside(segment.path(ending), reason) for ending in SEGMENT_ENDINGS if segment.name + ending in present
             ]
         state.segments = state.segments[first:]
         state.log_start_offset = max(state.log_start_offset, segments[first].base_offset)

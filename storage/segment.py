@@ -1,7 +1,8 @@
 """One segment of a log: Kafka's `.log` file with its sparse offset and time indexes.
 
 Files: `.log` record batches; `.index` (relative last offset i32, position i32) of one batch about every 4 KiB;
-`.timeindex` (largest timestamp so far i64, relative last offset of its batch i32). Both as kafka-dump-log expects them.
+`.timeindex` (largest timestamp so far i64, relative last offset of its batch i32); `.txnindex` (`aborted_transactions`), only if
+transactions were aborted. All as kafka-dump-log expects them.
 """
 
 import struct
@@ -15,6 +16,7 @@ from pathlib import Path
 from protocol.errors import ErrorCode, KafkaError
 from storage.file_system import File, FileSystem, Mapping
 
+SEGMENT_ENDINGS = (".log", ".index", ".timeindex", ".txnindex")
 INDEX_ENTRY_BYTES = 8
 TIME_ENTRY_BYTES = 12
 BATCH_HEADER_BYTES = 61
@@ -30,7 +32,7 @@ class Segment:
     """State of one segment. Only the event loop changes it; the write-behind thread only touches the files."""
 
     __slots__ = (
-        "base_offset", "directory", "end_offset", "first_timestamp", "index_count", "max_timestamp", "max_timestamp_offset",
+        "aborted_count", "base_offset", "directory", "end_offset", "first_timestamp", "index_count", "max_timestamp", "max_timestamp_offset",
         "offsets", "positions", "saved_index_count", "saved_time_count", "sealed", "size", "time_count", "time_offsets",
         "timestamps",
     )  # fmt: skip
@@ -56,6 +58,8 @@ class Segment:
         self.saved_index_count = 0
         """Entries in the file; the rest is written at the next checkpoint, or when the segment is sealed."""
         self.saved_time_count = 0
+        self.aborted_count = 0
+        """Entries in the `.txnindex`."""
 
     @property
     def name(self) -> str:
@@ -63,7 +67,7 @@ class Segment:
         return f"{self.base_offset:020d}"
 
     def path(self, ending: str) -> Path:
-        """Of one of the segment's files (`.log`, `.index`, `.timeindex`)."""
+        """Of one of the segment's files (SEGMENT_ENDINGS)."""
         return self.directory / (self.name + ending)
 
     def state(self) -> list[int]:
@@ -71,6 +75,7 @@ class Segment:
         return [
             self.base_offset, self.end_offset, self.size, self.first_timestamp, self.max_timestamp,
             self.max_timestamp_offset, int(self.sealed), self.index_count, self.time_count,
+            self.aborted_count,
         ]  # fmt: skip
 
     @classmethod
@@ -81,6 +86,7 @@ class Segment:
         segment.max_timestamp, segment.max_timestamp_offset = state[4:6]
         segment.sealed = bool(state[6])
         segment.index_count, segment.time_count = segment.saved_index_count, segment.saved_time_count = state[7:9]
+        segment.aborted_count = state[9] if len(state) > 9 else 0  # written before there were transactions
         segment.offsets = None
         return segment
 
@@ -108,8 +114,8 @@ class Segment:
         """Read the indexes, or rebuild them from the batches if a file is damaged: they are derived."""
         self.offsets, self.positions = array("i"), array("i")
         self.timestamps, self.time_offsets = array("q"), array("i")
-        index = _read_index(file_system, self.path(".index"), self.index_count * INDEX_ENTRY_BYTES)
-        times = _read_index(file_system, self.path(".timeindex"), self.time_count * TIME_ENTRY_BYTES)
+        index = read_whole(file_system, self.path(".index"), self.index_count * INDEX_ENTRY_BYTES)
+        times = read_whole(file_system, self.path(".timeindex"), self.time_count * TIME_ENTRY_BYTES)
         numbers = array("i", index)
         if sys.byteorder == "little":
             numbers.byteswap()
@@ -234,10 +240,11 @@ class SegmentWrite:
     index: tuple[int, bytes] | None = None
     """Where in the `.index` to write which bytes; None: not now."""
     time_index: tuple[int, bytes] | None = None
+    transaction_index: tuple[int, bytes] | None = None
     sync: bool = False
 
 
-def _read_index(file_system: FileSystem, path: Path, size: int) -> bytes:
+def read_whole(file_system: FileSystem, path: Path, size: int) -> bytes:
     """Whole entries of an index file, at most `size` bytes; empty if it does not exist."""
     if size == 0 or not file_system.exists(path):
         return b""

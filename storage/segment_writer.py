@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from storage.file_system import BUFFERS_PER_WRITE, Buffer, File, FileSystem
-from storage.segment import Segment, SegmentWrite
+from storage.segment import SEGMENT_ENDINGS, Segment, SegmentWrite
 
 _RESERVE_FROM_BYTES = 256 << 10
 """Writes as large as this announce a busy partition, worth reserving blocks for."""
@@ -46,7 +46,11 @@ class SegmentWriter:
             write_all(opened.file, write.buffers, write.position)
         if write.seals and opened.reserved:
             opened.file.truncate(write.position + write.size)
-        for content, ending in ((write.index, ".index"), (write.time_index, ".timeindex")):
+        for content, ending in (
+            (write.index, ".index"),
+            (write.time_index, ".timeindex"),
+            (write.transaction_index, ".txnindex"),
+        ):
             if content is not None and content[1]:
                 self._write_index(segment.path(ending), content)
             if write.sync:
@@ -129,7 +133,7 @@ class SegmentWriter:
         if new:
             # What an earlier life of the broker left under this name was never part of the log.
             opened.file.truncate(0)
-            for ending in (".index", ".timeindex"):
+            for ending in SEGMENT_ENDINGS[1:]:
                 self._file_system.remove(segment.path(ending))
         return opened
 

@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from protocol.errors import KafkaError
-from protocol.record_batch import Record, build_batch, iterate_records, parse_batches, walk_batches
+from protocol.record_batch import (
+    TRANSACTIONAL,
+    Record,
+    build_batch,
+    build_marker,
+    iterate_records,
+    parse_batches,
+    read_marker,
+    walk_batches,
+)
+from storage.aborted_transactions import AbortedTransaction
 from storage.check import check_directory
 from storage.config import LogConfig, StorageConfig, SyncPolicy
 from storage.log import PartitionLog
@@ -15,6 +25,8 @@ from tests.simulated_storage import Machine, ManualClock, SimulatedCrash, Simula
 DIRECTORY = Path("/data")
 CLEAN_ENDING = "clean"
 LOST = 1 << 60
+TRANSACTIONAL_IDS = (11, 12)
+"""Ids of transactional producers."""
 
 
 class Violation(AssertionError):
@@ -37,6 +49,7 @@ class ModelLog:
     """Next sequence of each producer."""
     batches: dict[int, list[tuple[int, list[bytes], int]]] = field(default_factory=dict)
     """Sequence, values and offset of each producer's batches."""
+    last_stable_offset: int = 0
 
 
 class Scenario:
@@ -160,7 +173,10 @@ class Scenario:
     def append(self, manager: LogManager, model: ModelLog) -> None:
         log = manager.get(model.topic_id, 0)
         assert log is not None
-        producer_id = self.chance.choice([-1, 1, 2])
+        producer_id = self.chance.choice([-1, 1, 2, *TRANSACTIONAL_IDS])
+        if producer_id in log.producers.open_transactions and self.chance.random() < 0.5:
+            self.end_transaction(manager, log, model, producer_id)
+            return
         if model.batches.get(producer_id) and self.chance.random() < 0.25:
             self.retry(manager, log, model, producer_id)
             return
@@ -178,6 +194,19 @@ class Scenario:
             model.batches.setdefault(producer_id, [])
             model.batches[producer_id] = [b for b in model.batches[producer_id] if b[2] < result]
             model.batches[producer_id].append((sequence, values, result))
+        self.wait(manager, log, model)
+
+    def end_transaction(self, manager: LogManager, log: PartitionLog, model: ModelLog, producer_id: int) -> None:
+        commit = self.chance.random() < 0.5
+        marker = build_marker(
+            commit=commit, producer_id=producer_id, producer_epoch=0, coordinator_epoch=3, timestamp_ms=0
+        )
+        result = log.append_marker(producer_id, 0, 3, commit=commit, now_ms=self.clock.now_ms)
+        if result.base_offset != len(model.values):
+            raise Violation(f"{model.name}: a marker was put at {result.base_offset}, not {len(model.values)}")
+        (record,) = iterate_records(memoryview(marker))
+        model.values.append(record.value or b"")
+        self.sequence = result.sequence
         self.wait(manager, log, model)
 
     def retry(self, manager: LogManager, log: PartitionLog, model: ModelLog, producer_id: int) -> None:
@@ -198,7 +227,13 @@ class Scenario:
     def send(self, log: PartitionLog, values: list[bytes], producer_id: int, sequence: int) -> int:
         records = [Record(0, self.clock.now_ms + index, None, value, []) for index, value in enumerate(values)]
         epoch, sequence = (0, sequence) if producer_id > 0 else (-1, -1)
-        data = build_batch(records, producer_id=producer_id, producer_epoch=epoch, base_sequence=sequence)
+        data = build_batch(
+            records,
+            producer_id=producer_id,
+            producer_epoch=epoch,
+            base_sequence=sequence,
+            attributes=TRANSACTIONAL if producer_id in TRANSACTIONAL_IDS else 0,
+        )
         self.sequence = -1
         result = log.append(memoryview(data), parse_batches(memoryview(data)), now_ms=self.clock.now_ms)
         self.sequence = result.sequence
@@ -237,7 +272,9 @@ class Scenario:
             model.sequences[producer_id] = kept[-1][0] + len(kept[-1][1]) if kept else 0
         # What was recovered has been made durable before anyone can read it.
         model.acked_end = end
+        model.last_stable_offset = 0
         self.compare(log, model)
+        self.compare_transactions(log, model)
 
     def compare(self, log: PartitionLog, model: ModelLog) -> None:
         """Read everything visible in random steps."""
@@ -261,6 +298,36 @@ class Scenario:
         expected = model.values[start : log.high_watermark]
         if seen != expected:
             raise Violation(f"{model.name}: from {start}: {_first_difference(seen, expected)}")
+        if not model.last_stable_offset <= log.last_stable_offset <= log.high_watermark:
+            raise Violation(f"{model.name}: the last stable offset fell from {model.last_stable_offset}")
+        model.last_stable_offset = log.last_stable_offset
+
+    def compare_transactions(self, log: PartitionLog, model: ModelLog) -> None:
+        """The recovered transactions are those that the recovered batches tell of."""
+        started: dict[int, int] = {}
+        aborted: list[AbortedTransaction] = []
+        offset = log.log_start_offset
+        while offset < log.log_end_offset:
+            result = log.read(offset, 100_000, up_to=1 << 60, at_least_one=True)
+            joined = _joined(result.buffers)
+            for batch in parse_batches(joined):
+                if batch.control:
+                    marker = read_marker(joined[batch.position : batch.position + batch.size])
+                    first = started.pop(batch.producer_id, None)
+                    if marker is not None and not marker.commit and first is not None:
+                        stable = min(started.values(), default=batch.base_offset + 1)
+                        aborted.append(AbortedTransaction(batch.producer_id, first, batch.base_offset, stable))
+                elif batch.transactional:
+                    started.setdefault(batch.producer_id, batch.base_offset)
+            offset = result.next_offset
+        known = dict(log.producers.open_transactions)
+        if started.keys() - known.keys() or any(known[key] > first for key, first in started.items()):
+            raise Violation(f"{model.name}: open {started}, recovered {known}")
+        listed = {entry.last_offset: entry for entry in log.aborted_transactions(log.log_start_offset, LOST)}
+        for entry in aborted:
+            other = listed.get(entry.last_offset)
+            if other is None or other.first_offset > entry.first_offset or other.producer_id != entry.producer_id:
+                raise Violation(f"{model.name}: aborted {entry}, recovered {other}")
 
 
 def _joined(buffers: list[memoryview]) -> memoryview:

@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from protocol.record_batch import Record, build_batch, iterate_records, parse_batches
+from protocol.record_batch import TRANSACTIONAL, Record, build_batch, iterate_records, parse_batches
 from storage.config import LogConfig, StorageConfig
 from storage.log import AppendResult, PartitionLog
 from storage.log_manager import LogManager
@@ -42,18 +42,34 @@ class World:
     def settle(self) -> None:
         self.machine.settle(CHANCE)
 
-    def append(self, *values: bytes, producer: tuple[int, int, int] = (-1, -1, -1), time_ms: int = 0) -> AppendResult:
+    def append(
+        self,
+        *values: bytes,
+        producer: tuple[int, int, int] = (-1, -1, -1),
+        time_ms: int = 0,
+        transactional: bool = False,
+    ) -> AppendResult:
         records = [
             Record(0, (time_ms or self.clock.now_ms) + index, None, value, []) for index, value in enumerate(values)
         ]
         producer_id, epoch, sequence = producer
-        data = build_batch(records, producer_id=producer_id, producer_epoch=epoch, base_sequence=sequence)
+        data = build_batch(
+            records,
+            producer_id=producer_id,
+            producer_epoch=epoch,
+            base_sequence=sequence,
+            attributes=TRANSACTIONAL if transactional else 0,
+        )
         return self.log.append(memoryview(data), parse_batches(memoryview(data)), now_ms=self.clock.now_ms)
 
     def write(self, *values: bytes, time_ms: int = 0) -> None:
         self.append(*values, time_ms=time_ms)
         self.manager.commit()
         self.settle()
+
+    def mark(self, producer_id: int, *, commit: bool, epoch: int = 0, coordinator_epoch: int = 0) -> AppendResult:
+        """End a transaction; not committed to the WAL yet."""
+        return self.log.append_marker(producer_id, epoch, coordinator_epoch, commit=commit, now_ms=self.clock.now_ms)
 
     def flush(self) -> None:
         self.manager.checkpoint()

@@ -1,4 +1,4 @@
-"""DescribeProducers (61): what partitions know of idempotent producers (KIP-664)."""
+"""DescribeProducers (61): what partitions know of idempotent and transactional producers (KIP-664)."""
 
 from broker.context import RequestContext
 from broker.registry import api
@@ -44,8 +44,8 @@ def _described(services: Services, name: str, number: int) -> _Partition:
                 producer_epoch=producer.epoch,
                 last_sequence=producer.last_sequence,
                 last_timestamp=producer.last_timestamp,
-                coordinator_epoch=-1,
-                current_txn_start_offset=-1,
+                coordinator_epoch=producer.coordinator_epoch,
+                current_txn_start_offset=log.producers.open_transactions.get(producer.producer_id, -1),
             )
             for producer in log.producers.producers.values()
         ],

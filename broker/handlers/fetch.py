@@ -241,6 +241,11 @@ class _Fetch:
             self._services.refusals.warning("fetch failed", **place, error=str(error))
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR) from error
         data.records = result.buffers
+        if self._read_committed:
+            data.aborted_transactions = [
+                FetchResponse.AbortedTransaction(producer_id=aborted.producer_id, first_offset=aborted.first_offset)
+                for aborted in log.aborted_transactions(offset, result.next_offset)
+            ]
         if result.cold:
             self._cold.append(result.load)
         return data, result.size

@@ -6,6 +6,7 @@ from typing import Any
 
 from broker.topics import Topic, Topics
 from protocol.errors import ErrorCode, KafkaError
+from storage.aborted_transactions import without_aborted
 from storage.log import PartitionLog
 from vector.channel import Channel
 
@@ -73,7 +74,7 @@ class WorkerFeed:
     # The worker's calls
 
     async def read(self, request: tuple[bytes, int, int, int]) -> tuple[bytes, int, State]:
-        """(topic id, partition, offset, most bytes) -> committed batches, the offset behind them, the log's state.
+        """(topic id, partition, offset, most bytes) -> batches of committed records, the offset behind them, the log's state.
 
         An offset beyond the log's end is answered with that end. Raises KafkaError for a partition that is gone.
         """
@@ -87,15 +88,20 @@ class WorkerFeed:
             watched.armed = True
         if offset > log.log_end_offset:
             return b"", log.log_end_offset, log_state(log)
+        start = max(offset, log.log_start_offset)
         result = log.read(
-            max(offset, log.log_start_offset),
+            start,
             min(max_bytes, READ_BYTES_MAX),
             up_to=log.last_stable_offset,
             at_least_one=True,
         )
         if result.cold:
             await asyncio.get_running_loop().run_in_executor(None, result.load)
-        return b"".join(result.buffers), result.next_offset, log_state(log)
+        batches = b"".join(result.buffers)
+        aborted = log.aborted_transactions(start, result.next_offset)
+        if aborted:
+            batches = b"".join(without_aborted(memoryview(batches), aborted))
+        return batches, result.next_offset, log_state(log)
 
     def ring(self, watched: _Watched) -> None:
         """Once per turn of the loop, one notice for all partitions that have moved."""

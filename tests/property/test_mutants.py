@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from storage import wal_frame, write_behind
+from storage import flush_plan, wal_frame, write_behind
 from storage.file_system import Buffer
 from storage.log import PartitionLog
 from storage.producer_state import ProducerState
@@ -77,6 +77,22 @@ def producers_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ProducerState, "restore", lambda self, snapshot: None)
 
 
+def open_transactions_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """The checkpoint does not say which transactions are open."""
+    original = ProducerState.snapshot
+    patch.setattr(ProducerState, "snapshot", lambda self: [entry[:4] for entry in original(self)])
+
+
+def aborted_transactions_not_saved(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(flush_plan, "_add_transaction_index", lambda write, log: None)
+
+
+def aborted_transactions_not_replayed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        PartitionLog, "take_up", lambda self, batch, data, now_ms: self.producers.take_up(batch, data, now_ms)
+    )
+
+
 def replay_twice(patch: pytest.MonkeyPatch) -> None:
     """Replay is not idempotent by offset."""
     original = PartitionLog.replay
@@ -112,6 +128,9 @@ MUTANTS: list[Plant] = [
     recycle_too_early,
     producers_ahead_of_the_log,
     producers_forgotten,
+    open_transactions_forgotten,
+    aborted_transactions_not_saved,
+    aborted_transactions_not_replayed,
     replay_twice,
     short_write_ignored,
 ]

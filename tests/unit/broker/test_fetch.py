@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from protocol.errors import ErrorCode
+from protocol.record_batch import TRANSACTIONAL, parse_batches
 from storage.log import PartitionLog
 from tests.unit.broker.core import Core, batch, batches_in
 
@@ -209,6 +210,25 @@ def test_committed_readers_get_a_list_of_aborted_transactions(core: Core) -> Non
     answer = core.fetch(("t", 0, 0), isolation_level=1)
     assert answer.value.responses[0].partitions[0].aborted_transactions == []
     assert rows(answer)[0][3] == ALL
+
+
+def test_committed_readers_stop_at_open_transactions_and_are_woken_by_their_end(core: Core) -> None:
+    """The last stable offset bounds what they get; a transaction that ends lets them read on, and names itself if aborted."""
+    log = core.topics.log("t", 0)
+    data = memoryview(
+        bytearray(batch(b"x", producer_id=7, producer_epoch=0, base_sequence=0, attributes=TRANSACTIONAL))
+    )
+    log.append(data, parse_batches(data), now_ms=0)
+    core.produced("t", batch(b"plain"))
+    waiting = core.fetch(("t", 0, 6), isolation_level=1, max_wait_ms=1000)
+    assert rows(core.fetch(("t", 0, 6))) == [("t", 0, 0, [(6, 1), (7, 1)])]
+    assert not waiting.there
+    log.append_marker(7, 0, 0, commit=False, now_ms=0)
+    core.logs.commit()
+    core.settle()
+    (row,) = waiting.value.responses[0].partitions
+    assert (row.last_stable_offset, batches_in(row.records)) == (9, [(6, 1), (7, 1), (8, 1)])
+    assert [(aborted.producer_id, aborted.first_offset) for aborted in row.aborted_transactions] == [(7, 6)]
 
 
 def test_a_session_names_only_what_changed(core: Core) -> None:

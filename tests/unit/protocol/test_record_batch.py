@@ -15,22 +15,20 @@ from kafka.record.default_records import DefaultRecordBatchBuilder as KafkaPytho
 from protocol.crc import crc32c
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import (
-    ABORT,
     BATCH_OVERHEAD,
-    COMMIT,
     BatchHeader,
     Compression,
     Record,
     UnreadableBatch,
     build_batch,
     build_marker,
-    control_type,
     crc_matches,
     iterate_records,
     parse_batches,
     parse_produced,
     patch_batch,
     patch_log_append_time,
+    read_marker,
     select_records,
     walk_batches,
 )
@@ -145,13 +143,13 @@ def test_several_batches_are_walked_and_a_cut_one_is_left_out() -> None:
 
 
 def test_markers_are_read_by_kafka_python() -> None:
-    for commit, kind in ((False, ABORT), (True, COMMIT)):
+    for commit, kind in ((False, 0), (True, 1)):
         marker = build_marker(commit=commit, producer_id=9, producer_epoch=2, coordinator_epoch=4, timestamp_ms=NOW_MS)
         (header,) = parse_batches(memoryview(marker))
         assert header.control
         assert header.transactional
         assert (header.producer_id, header.producer_epoch, header.base_sequence) == (9, 2, -1)
-        assert control_type(memoryview(marker)) == kind
+        assert read_marker(memoryview(marker)) == (commit, 4)
         (record,) = KafkaPythonBatch(bytes(marker))
         assert record.key == struct.pack(">hh", 0, kind)
 
