@@ -18,6 +18,7 @@ class HashingEmbedder:
     revision = "1, for tests only: shares words, not meaning"
     max_tokens = 4096
     texts_per_call = 512
+    tokens_per_call = 1_000_000
     calls_at_once = 1
     symmetric = True
 

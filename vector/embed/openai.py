@@ -29,6 +29,7 @@ class OpenAIEmbedder:
     calls_at_once = CALLS_AT_ONCE
     symmetric = True
     texts_per_call = TEXTS_PER_CALL
+    tokens_per_call = TOKENS_PER_CALL
     max_tokens = MAX_TOKENS
     revision = "api"
 
@@ -53,10 +54,7 @@ class OpenAIEmbedder:
     def embed(self, texts: Sequence[str], kind: Kind) -> Float32:
         """float32[n, d] as the server made it, checked: count, order, dimensions, finite, not zero."""
         del kind
-        rows: list[Float32] = []
-        for part in _within_tokens(texts):
-            rows.extend(self._call(part))
-        vectors = np.asarray(rows, dtype=np.float32)
+        vectors = np.asarray(self._call(texts), dtype=np.float32)
         if vectors.shape != (len(texts), self.dimensions):
             raise PausedError(f"{self.name} answered vectors of shape {vectors.shape[1:]}, expected {self.dimensions}")
         return vectors
@@ -134,20 +132,6 @@ def _duration(text: str) -> float:
         raise ValueError(text)
     hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
-
-
-def _within_tokens(texts: Sequence[str]) -> list[list[str]]:
-    """Calls within the server's token limit, two characters counted as a token."""
-    calls: list[list[str]] = [[]]
-    tokens = 0
-    for text in texts:
-        cost = len(text) // 2 + 1
-        if calls[-1] and tokens + cost > TOKENS_PER_CALL:
-            calls.append([])
-            tokens = 0
-        calls[-1].append(text)
-        tokens += cost
-    return calls
 
 
 def _message(error: Any) -> str:

@@ -8,13 +8,22 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from protocol.errors import ErrorCode, KafkaError
-from vector.embed.port import Embedder, EmbedError, Float32, Kind, PausedError, PoisonError, TransientError
+from vector.embed.port import (
+    Embedder,
+    EmbedError,
+    Float32,
+    Kind,
+    PausedError,
+    PoisonError,
+    TransientError,
+    estimated_tokens,
+)
 from vector.priority import lower_priority
 
 CACHE_BYTES_MAX = 64 * 1024 * 1024
@@ -44,9 +53,10 @@ class EmbedCounters:
 
 @dataclass(slots=True)
 class _Job:
-    """Texts that one caller waits for and that no call has taken yet."""
+    """Texts that one caller waits for and that no call has taken yet, the shortest first: in a call of like lengths a model pads
+    least."""
 
-    waiting: deque[tuple[bytes, str]] = field(default_factory=deque)
+    waiting: deque[tuple[bytes, str]]
 
 
 class VectorCache:
@@ -112,7 +122,7 @@ class EmbedScheduler:
         """float32[d] for each text by content hash; None for poison. Waits as long as the provider is down."""
         found: dict[bytes, Float32 | None] = {}
         flying: dict[bytes, asyncio.Future[Float32 | None]] = {}
-        job = _Job()
+        new: list[tuple[bytes, str]] = []
         loop = asyncio.get_running_loop()
         for content, text in texts.items():
             known = self._cache.get(content)
@@ -123,10 +133,10 @@ class EmbedScheduler:
             future = self._flying.get(content)
             if future is None:
                 future = self._flying[content] = loop.create_future()
-                job.waiting.append((content, text))
+                new.append((content, text))
             flying[content] = future
-        if job.waiting:
-            self._jobs.append(job)
+        if new:
+            self._jobs.append(_Job(deque(sorted(new, key=lambda one: len(one[1])))))
             self._pump()
         for content, future in flying.items():
             found[content] = await asyncio.shield(future)
@@ -197,9 +207,13 @@ class EmbedScheduler:
     def _next_batch(self) -> list[tuple[bytes, str]]:
         """The shortest jobs first, so that a fresh record does not wait for a backlog; then the rest up to a full call."""
         batch: list[tuple[bytes, str]] = []
+        tokens = 0
         self._jobs.sort(key=lambda job: len(job.waiting))
         for job in self._jobs:
             while job.waiting and len(batch) < self.embedder.texts_per_call:
+                tokens += estimated_tokens(job.waiting[0][1])
+                if batch and tokens > self.embedder.tokens_per_call:
+                    break
                 batch.append(job.waiting.popleft())
         self._jobs = [job for job in self._jobs if job.waiting]
         if len(batch) <= SMALL_CALL_TEXTS:

@@ -18,6 +18,7 @@ class SentenceTransformersEmbedder:
     """A SentenceTransformer in the precision it was saved in."""
 
     texts_per_call = 64
+    tokens_per_call = 16_384
     calls_at_once = 1
     symmetric = False
 
