@@ -16,7 +16,9 @@ from broker.config import Config, format_address, parse_address
 from broker.coordinator.runtime import GroupCoordinator
 from broker.descriptors import Shares, claim
 from broker.dispatch import Dispatcher
+from broker.entrances import Entrances
 from broker.fetch_sessions import FetchSessions
+from broker.listeners import listeners
 from broker.meta_store import MetaStore
 from broker.metrics import Metrics
 from broker.net import KafkaListener
@@ -129,7 +131,6 @@ class Broker:
         self._dispatcher = Dispatcher(services, load_handlers(), loop, usual_produces(services))
         self._listener = KafkaListener(
             loop,
-            self._dispatcher,
             services.logs.commit,
             services.metrics,
             frame_bytes_max=config.socket_request_max_bytes,
@@ -137,9 +138,16 @@ class Broker:
             idle_ms=config.connections_max_idle_ms,
         )
         undo.push_async_callback(self._listener.stop)
-        host, port = await self._listener.start(*parse_address(config.listen))
-        services.advertised_host, services.advertised_port = _advertised(config, host, port)
-        self.kafka_address = format_address(host, port)
+        entrances = Entrances(config, self._dispatcher)
+        told = []
+        for listener in listeners(config):
+            entrance = entrances.of(listener)
+            host, port = await self._listener.listen(listener.host, listener.port, entrance)
+            entrance.advertised = listener.advertise(host, port)
+            told.append(f"{listener.name}://{format_address(*entrance.advertised)}")
+            self.kafka_address = self.kafka_address or format_address(host, port)
+        services.bound_listeners = ",".join(listener.bound for listener in listeners(config))
+        services.advertised_listeners = ",".join(told)
 
     async def _start_http(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
         from broker.gateways.http import start_http  # half a second of imports
@@ -194,13 +202,6 @@ def _storage_config(config: Config, open_files_max: int) -> StorageConfig:
         open_files_max=open_files_max,
         producer_id_expiration_ms=config.producer_id_expiration_ms,
     )
-
-
-def _advertised(config: Config, host: str, port: int) -> tuple[str, int]:
-    """What Metadata tells clients; a wildcard address reaches nobody, so it becomes this machine's loopback."""
-    if config.advertised_listen:
-        return parse_address(config.advertised_listen)
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
 
 
 def serve(config: Config) -> int:

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from broker.config import format_address
 from broker.config_definition import ConfigDefinition, ConfigSource, ConfigType, at_least
 from broker.services import Services
 
@@ -50,13 +49,12 @@ def broker_sources(definition: ConfigDefinition, services: Services) -> list[tup
 
 def _identity(services: Services) -> dict[str, str]:
     """What only the running broker knows."""
-    advertised = format_address(services.advertised_host, services.advertised_port)
     return {
         "node.id": str(services.node_id),
         "broker.id": str(services.node_id),
         "process.roles": "broker,controller",
-        "listeners": f"PLAINTEXT://{services.config.listen}",
-        "advertised.listeners": f"PLAINTEXT://{advertised}",
+        "listeners": services.bound_listeners,
+        "advertised.listeners": services.advertised_listeners,
         "log.dir": str(services.config.data_dir),
         "log.dirs": str(services.config.data_dir),
     }

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 
 class ConfigError(Exception):
@@ -28,6 +28,9 @@ class Config(BaseModel):
     listen: str = "127.0.0.1:9092"
     http_listen: str = "127.0.0.1:8092"
     advertised_listen: str = Field("", description="HOST:PORT that clients are told to use; empty: the bound address")
+    listeners: str = Field("", description="NAME://HOST:PORT,… in place of listen; the name says the protocol")
+    advertised_listeners: str = Field("", description="NAME://HOST:PORT,… that clients are told; empty: as bound")
+    listener_security_protocol_map: str = Field("", description="NAME:PROTOCOL,… for listeners of other names")
     node_id: int = Field(1, ge=0)
 
     socket_request_max_bytes: int = Field(100 * 1024 * 1024, ge=1024)
@@ -35,6 +38,16 @@ class Config(BaseModel):
     # Kafka has no limit; this one, and what `broker.descriptors` makes of it, leave descriptors for the segments.
     max_connections: int = Field(10_000, ge=1)
     fetch_max_bytes: int = Field(55 * 1024 * 1024, ge=1024)
+
+    # Kafka's default type is JKS, a format of Java's.
+    ssl_keystore_type: Literal["PEM"] = "PEM"
+    ssl_keystore_location: Path | None = Field(None, description="PEM file: private key, certificate and its chain")
+    ssl_key_password: SecretStr | None = None
+    ssl_truststore_type: Literal["PEM"] = "PEM"
+    ssl_truststore_location: Path | None = Field(None, description="PEM file: authorities that sign clients")
+    ssl_client_auth: Literal["none", "requested", "required"] = "none"
+    ssl_enabled_protocols: str = "TLSv1.2,TLSv1.3"
+    ssl_principal_mapping_rules: str = "DEFAULT"
 
     auto_create_topics_enable: bool = True
     num_partitions: int = Field(1, ge=1)

@@ -1,14 +1,25 @@
 """What a handler knows about the request it answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
+
+from broker.security.access import UNRESTRICTED, Access
+from protocol.connection import Buffer
 
 if TYPE_CHECKING:
     from broker.services import Services
 
 
 class CloseConnection(Exception):
-    """Raised by a handler to close the connection without an answer, as Kafka does (a failed Produce with acks=0)."""
+    """Raised by a handler to close the connection without an answer, as Kafka does (a failed Produce with acks=0).
+
+    Whoever failed to authenticate is told so in `last_words`, after a delay: guessing passwords takes its time.
+    """
+
+    def __init__(self, reason: str, last_words: Sequence[Buffer] = (), delay_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.last_words = last_words
+        self.delay_s = delay_s
 
 
 class ClientConnection(Protocol):
@@ -20,11 +31,15 @@ class ClientConnection(Protocol):
     close_callbacks: set[Callable[[], None]]
     """Run once when the connection is lost, so that a parked long poll or join can drop what it holds."""
 
+    @property
+    def advertised(self) -> tuple[str, int]:
+        """Host and port that clients of the same listener are told to connect to."""
+
 
 class RequestContext:
     """One request's surroundings; slots, because one is built for each request."""
 
-    __slots__ = ("api_version", "client_host", "client_id", "connection", "services")
+    __slots__ = ("access", "api_version", "client_host", "client_id", "connection", "services")
 
     def __init__(
         self,
@@ -33,12 +48,14 @@ class RequestContext:
         client_id: str | None,
         client_host: str,
         connection: ClientConnection,
+        access: Access = UNRESTRICTED,
     ) -> None:
         self.services = services
         self.api_version = api_version
         self.client_id = client_id
         self.client_host = client_host
         self.connection = connection
+        self.access = access
 
 
 class RequestHead:

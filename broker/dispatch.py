@@ -141,7 +141,9 @@ class Dispatcher:
 
     def _read_head(self, route: _Route, frame: memoryview, client: Client) -> RequestHead:
         header = decode_request_header(frame)
-        context = RequestContext(self._services, route.version, header.client_id, client.client_host, client)
+        context = RequestContext(
+            self._services, route.version, header.client_id, client.client_host, client, client.access
+        )
         data = bytes(frame[CLIENT_ID_LENGTH_POSITION : header.body_position])
         return RequestHead(route, data, header.body_position, context)
 

@@ -1,13 +1,15 @@
 """Sockets: one `asyncio.BufferedProtocol` per client, no task per connection or request, one write per wake-up."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, cast
 
 from broker.bounded_log import BoundedLog
 from broker.context import CloseConnection, RequestHead
 from broker.metrics import Metrics
-from protocol.connection import FrameSizeError, ReceiveBuffer, ServerConnection
+from broker.security.access import UNRESTRICTED, Access
+from protocol.connection import Buffer, FrameSizeError, ReceiveBuffer, ServerConnection
 
 RECEIVE_BUFFER_BYTES = 256 * 1024
 # What connections receive in one turn of the loop is committed together, up to about this much: beyond it, one write to the
@@ -23,20 +25,25 @@ IDLE_CHECKS_PER_PERIOD = 4
 PRODUCE_KEY = b"\0\0"
 
 
-class Dispatch(Protocol):
-    """Handles one request frame; `broker.dispatch.Dispatcher` is the one there is."""
+Receive: TypeAlias = Callable[[memoryview, "Client"], None]
+"""Takes a client's next frame, and sends or queues the response through `client.connection`; raises CloseConnection."""
 
-    def dispatch(self, frame: memoryview, client: "Client") -> None:
-        """Sends or queues the response through `client.connection`; raises CloseConnection."""
+
+@dataclass(slots=True)
+class Entrance:
+    """How clients of one address come in; `admit` says who takes a new client's frames, and may give it its rights."""
+
+    admit: Callable[["Client"], Receive]
+    new_protocol: Callable[["KafkaListener", "Entrance"], asyncio.BaseProtocol]
+    advertised: tuple[str, int] = ("", 0)
 
 
 class KafkaListener:
-    """Accepts Kafka clients on one address and owns what their connections share."""
+    """Accepts Kafka clients on one address or several and owns what their connections share."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        dispatcher: Dispatch,
         commit: Callable[[], None],
         metrics: Metrics,
         *,
@@ -46,31 +53,41 @@ class KafkaListener:
     ) -> None:
         """`commit` makes the appends of a chunk durable as configured; it runs once after each chunk of requests."""
         self.loop = loop
-        self.dispatcher = dispatcher
         self.commit = commit
         self.metrics = metrics
         self.frame_bytes_max = frame_bytes_max
         self.connections_max = connections_max
         self.shared = ReceiveBuffer(RECEIVE_BUFFER_BYTES)
         self.clients: set[Client] = set()
+        self.handshakes: set[asyncio.Task[None]] = set()
+        """Clients whose TLS handshake is under way; they count as connections."""
         self.log = BoundedLog(loop.time)
         self._idle_s = idle_ms / 1000
         self._dirty: list[Client] = []
         self._turn_scheduled = False
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._idle_timer: asyncio.TimerHandle | None = None
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listens; returns the bound host and port. Raises OSError."""
-        self._server = await self.loop.create_server(lambda: Client(self), host, port, backlog=1024)
-        self._check_idle()
-        address = self._server.sockets[0].getsockname()
+    async def listen(self, host: str, port: int, entrance: Entrance) -> tuple[str, int]:
+        """Listens at one more address; returns the bound host and port. Raises OSError."""
+        server = await self.loop.create_server(lambda: entrance.new_protocol(self, entrance), host, port, backlog=1024)
+        self._servers.append(server)
+        if self._idle_timer is None:
+            self._check_idle()
+        address = server.sockets[0].getsockname()
         return address[0], address[1]
+
+    @property
+    def full(self) -> bool:
+        """Whether there are more connections than allowed, the newest one counted."""
+        return len(self.clients) + len(self.handshakes) > self.connections_max
 
     async def stop(self) -> None:
         """Stops accepting, writes what is ready and closes every connection."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
+        for handshake in list(self.handshakes):
+            handshake.cancel()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         self._end_turn()
@@ -113,10 +130,14 @@ class KafkaListener:
 class Client(asyncio.BufferedProtocol):
     """One client's connection: bytes to the sans-io connection, its frames to the dispatcher, its output to the socket."""
 
-    def __init__(self, listener: KafkaListener) -> None:
+    def __init__(self, listener: KafkaListener, entrance: Entrance) -> None:
         self._listener = listener
+        self._entrance = entrance
         self._transport: asyncio.Transport
         self.connection = ServerConnection(listener.shared, listener.frame_bytes_max, self._on_output)
+        self.receive: Receive
+        """Who takes this client's frames: at first whoever authenticates it, then the dispatcher."""
+        self.access: Access = UNRESTRICTED
         self.client_host = ""
         self.client_software_name = "unknown"
         self.client_software_version = "unknown"
@@ -130,6 +151,16 @@ class Client(asyncio.BufferedProtocol):
         self._unwritable = False
         self._closing = False
         self._refused = False
+        self._leaving = False
+
+    @property
+    def advertised(self) -> tuple[str, int]:
+        """Host and port that clients of this one's listener are told to connect to."""
+        return self._entrance.advertised
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        return self._transport
 
     # asyncio's side
 
@@ -142,7 +173,8 @@ class Client(asyncio.BufferedProtocol):
         listener.metrics.connections += 1
         listener.metrics.connections_total += 1
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_HIGH_BYTES)
-        if len(listener.clients) > listener.connections_max:
+        self.receive = self._entrance.admit(self)
+        if listener.full:
             self.close("too many connections")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -182,16 +214,16 @@ class Client(asyncio.BufferedProtocol):
         Appended batches are borrowed from where the frames are, which the commit ends.
         """
         self._processing = True
-        reason = ""
+        refusal: CloseConnection | FrameSizeError | None = None
         try:
             hold = self._dispatch_frames()
         except (CloseConnection, FrameSizeError) as error:
-            reason, hold = str(error), False
+            refusal, hold = error, False
         finally:
             commit()
             self._processing = False
-        if reason:
-            self._refuse(reason)
+        if refusal is not None:
+            self._refuse(refusal)
             return
         connection = self.connection
         connection.keep_rest()
@@ -206,19 +238,29 @@ class Client(asyncio.BufferedProtocol):
         if hold and self._may_go_on():
             self._listener.mark_dirty(self)
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, refusal: CloseConnection | FrameSizeError) -> None:
+        """Nothing more is read."""
+        self._listener.log.warning("connection closed", client=self.client_host, reason=str(refusal))
+        self._refused = True
+        self._transport.pause_reading()
+        if isinstance(refusal, CloseConnection) and refusal.delay_s:
+            self._leaving = True
+            self._write()
+            self._listener.loop.call_later(refusal.delay_s, self._leave, refusal.last_words)
+        else:
+            self._leave()
+
+    def _leave(self, last_words: Sequence[Buffer] = ()) -> None:
         """Closes once the requests before the bad one are answered, as Kafka does by handling one at a time."""
-        if not self._refused:
-            self._listener.log.warning("connection closed", client=self.client_host, reason=reason)
-            self._refused = True
-            self._transport.pause_reading()
+        self._leaving = False
+        if last_words:
+            self.connection.send(last_words)
         if not self.connection.has_pending:
             self.close("bad request")
 
     def _dispatch_frames(self) -> bool:
         """Dispatches frames; returns True when one has to wait for responses before it."""
         connection = self.connection
-        dispatch = self._listener.dispatcher.dispatch
         while not self._closing and (frame := connection.next_frame()) is not None:
             if connection.has_pending:
                 overlapping = frame[:2].tobytes() == PRODUCE_KEY
@@ -231,7 +273,7 @@ class Client(asyncio.BufferedProtocol):
             if self._unwritable:
                 connection.put_back(frame)
                 return True
-            dispatch(frame, self)
+            self.receive(frame, self)
             if connection.output_bytes > OUTPUT_BYTES_MAX:
                 self._write()
         return False
@@ -249,7 +291,8 @@ class Client(asyncio.BufferedProtocol):
         self._dirty = False
         self._write()
         if self._refused:
-            self._refuse("")
+            if not self._leaving:
+                self._leave()
         elif self._held and self._may_go_on() and not self._closing:
             self._process(self._listener.commit_soon)
 

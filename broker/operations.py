@@ -1,4 +1,4 @@
-"""The operations that a client may do, as bit fields (KIP-430): without an authorizer, all that exist for the resource."""
+"""Kafka's operations, and as bit fields what may be done with each kind of resource (KIP-430)."""
 
 from enum import IntEnum
 
@@ -6,6 +6,8 @@ from enum import IntEnum
 class Operation(IntEnum):
     """Kafka's AclOperation codes."""
 
+    ANY = 1
+    ALL = 2
     READ = 3
     WRITE = 4
     CREATE = 5
@@ -16,6 +18,9 @@ class Operation(IntEnum):
     DESCRIBE_CONFIGS = 10
     ALTER_CONFIGS = 11
     IDEMPOTENT_WRITE = 12
+    CREATE_TOKENS = 13
+    DESCRIBE_TOKENS = 14
+    TWO_PHASE_COMMIT = 15
 
 
 def bit_field(*operations: Operation) -> int:

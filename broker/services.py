@@ -34,8 +34,9 @@ class Services:
     read_ahead: "ReadAhead"
     cluster_id: str
     node_id: int = 1
-    advertised_host: str = "127.0.0.1"
-    advertised_port: int = 9092
+    bound_listeners: str = ""
+    """As in `listeners`: NAME://HOST:PORT,…"""
+    advertised_listeners: str = ""
     groups: "GroupCoordinator" = field(init=False)
     search: "SearchService" = field(init=False)
     refusals: BoundedLog = field(init=False)

@@ -24,9 +24,8 @@ def handle(context: RequestContext, request: DescribeClusterRequest) -> Describe
             error_code=ErrorCode.UNSUPPORTED_ENDPOINT_TYPE,
             error_message=f"Unsupported endpoint type {request.endpoint_type}",
         )
-    broker = DescribeClusterResponse.DescribeClusterBroker(
-        broker_id=services.node_id, host=services.advertised_host, port=services.advertised_port
-    )
+    host, port = context.connection.advertised
+    broker = DescribeClusterResponse.DescribeClusterBroker(broker_id=services.node_id, host=host, port=port)
     return DescribeClusterResponse(
         endpoint_type=BROKERS,
         cluster_id=services.cluster_id,

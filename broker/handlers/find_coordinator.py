@@ -18,8 +18,7 @@ def handle(context: RequestContext, request: FindCoordinatorRequest) -> FindCoor
         context.services.groups.ensure_ready()
     error = ErrorCode.NONE if known else ErrorCode.INVALID_REQUEST
     node_id = context.services.node_id if known else -1
-    host = context.services.advertised_host if known else ""
-    port = context.services.advertised_port if known else -1
+    host, port = context.connection.advertised if known else ("", -1)
     if context.api_version < BATCHED_FROM:
         text = "NONE" if known else error.text  # Kafka's own words for "no error" in these versions
         return FindCoordinatorResponse(error_code=error, error_message=text, node_id=node_id, host=host, port=port)

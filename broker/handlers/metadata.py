@@ -27,9 +27,8 @@ def handle(context: RequestContext, request: MetadataRequest) -> MetadataRespons
     if request.include_topic_authorized_operations:
         for topic in topics:
             topic.topic_authorized_operations = TOPIC_OPERATIONS
-    broker = MetadataResponse.MetadataResponseBroker(
-        node_id=services.node_id, host=services.advertised_host, port=services.advertised_port
-    )
+    host, port = context.connection.advertised
+    broker = MetadataResponse.MetadataResponseBroker(node_id=services.node_id, host=host, port=port)
     return MetadataResponse(
         brokers=[broker],
         cluster_id=services.cluster_id,

@@ -29,6 +29,7 @@ class Admin:
     def __init__(self, **settings: Any) -> None:
         self.disk = SimulatedFileSystem()
         self.config = Config(data_dir=DIRECTORY, **settings)
+        self.connection: Any = SimpleNamespace(advertised=("127.0.0.1", 9092))
         self.open()
 
     def open(self) -> None:
@@ -50,8 +51,8 @@ class Admin:
             producer_ids=ProducerIds(self.store),
             cluster_id=self.store.metadata.cluster_id,
             node_id=1,
-            advertised_host="127.0.0.1",
-            advertised_port=9092,
+            bound_listeners="PLAINTEXT://127.0.0.1:9092",
+            advertised_listeners="PLAINTEXT://127.0.0.1:9092",
         )
 
     def restart(self) -> None:
@@ -82,6 +83,6 @@ class Admin:
     def ask(self, key: ApiKey, version: int, request: Any) -> Any:
         """The handler's answer; request and answer go through the codec, as they do on the wire."""
         decoded = decode_request(key, version, b"".join(encode_request(key, version, request)))
-        context = RequestContext(self.services, version, "test", "127.0.0.1", SimpleNamespace())  # type: ignore[arg-type]
+        context = RequestContext(self.services, version, "test", "127.0.0.1", self.connection)
         answer = load_handlers()[key].handle(context, decoded)
         return decode_response(key, version, b"".join(encode_response(key, version, answer)))

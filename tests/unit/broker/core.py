@@ -68,7 +68,7 @@ class Core(Admin):
         super().open()
         self.scheduler = VirtualScheduler(self.machine.clock)  # type: ignore[arg-type]
         self.read_ahead = ManualReadAhead()
-        self.connection: Any = SimpleNamespace(close_callbacks=set())
+        self.connection: Any = SimpleNamespace(advertised=("127.0.0.1", 9092), close_callbacks=set())
         self.services = SimpleNamespace(
             **vars(self.services),
             logs=self.logs,

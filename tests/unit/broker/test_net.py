@@ -12,7 +12,7 @@ from broker.bounded_log import LOG_LINES_PER_SECOND, BoundedLog
 from broker.deferred import Deferred
 from broker.dispatch import Dispatcher
 from broker.metrics import LATENCY_SAMPLE_EVERY, Metrics
-from broker.net import Client, KafkaListener
+from broker.net import Client, Entrance, KafkaListener
 from broker.registry import Api
 from protocol.api_keys import ApiKey
 from protocol.codec import encode_request
@@ -123,7 +123,6 @@ class Net:
         self.dispatcher = Dispatcher(services, apis, self.loop)  # type: ignore[arg-type]
         self.listener = KafkaListener(
             self.loop,  # type: ignore[arg-type]
-            self.dispatcher,
             self.commit,
             self.metrics,
             **{"frame_bytes_max": 1 << 20, "connections_max": 10, "idle_ms": 10_000, **limits},
@@ -148,7 +147,7 @@ class Net:
             callback()
 
     def client(self) -> tuple[Client, Transport]:
-        client = Client(self.listener)
+        client = Client(self.listener, Entrance(lambda _: self.dispatcher.dispatch, Client))
         transport = Transport(client)
         client.connection_made(transport)  # type: ignore[arg-type]
         return client, transport

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.dispatch import Dispatcher
-from broker.net import Client, KafkaListener
+from broker.net import Client, Entrance, KafkaListener
 from broker.registry import load_handlers
 from broker.usual_produce import ANSWERS_MAX, UsualProduce, usual_produces
 from protocol.api_keys import ApiKey
@@ -47,9 +47,10 @@ class World:
         self.loop = Loop()
         self.taken = 0
         shortcuts = {version: self._counted(take) for version, take in usual_produces(core.services).items()}
+        dispatcher = Dispatcher(core.services, load_handlers(), self.loop, shortcuts if short else {})  # type: ignore[arg-type]
+        self.entrance = Entrance(lambda _: dispatcher.dispatch, Client)
         self.listener = KafkaListener(
             self.loop,  # type: ignore[arg-type]
-            Dispatcher(core.services, load_handlers(), self.loop, shortcuts if short else {}),  # type: ignore[arg-type]
             core.logs.commit,
             core.services.metrics,
             frame_bytes_max=1 << 20,
@@ -67,7 +68,7 @@ class World:
         return counted
 
     def connect(self) -> None:
-        self.client = Client(self.listener)
+        self.client = Client(self.listener, self.entrance)
         self.transport = Transport(self.client)
         self.client.connection_made(self.transport)  # type: ignore[arg-type]
 

@@ -1,0 +1,89 @@
+"""TLS listeners, from outside: round trips, client certificates, peers that do not speak TLS."""
+
+import contextlib
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+
+from tests.broker_process import BrokerProcess
+from tests.integration.secure import Certificates, connect, start
+
+API_VERSIONS = b"\0\0\0\x0a\0\x12\0\0\0\0\0\7\xff\xff"
+# kafka-python 3.0.12 leaves its own TLS sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates.make(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[BrokerProcess]:
+    process = start(tmp_path_factory.mktemp("broker"), "SSL", *certificates.settings("required"))
+    yield process
+    process.end()
+
+
+def client_settings(broker: BrokerProcess, certificates: Certificates, **more: Any) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": broker.bootstrap,
+        "security_protocol": "SSL",
+        "ssl_cafile": str(certificates.authority),
+        "bootstrap_timeout_ms": 10_000,
+        **more,
+    }
+
+
+def test_records_make_the_round_trip_over_mutual_tls(broker: BrokerProcess, certificates: Certificates) -> None:
+    """Small and large ones: frames larger than what TLS hands over at once."""
+    settings = client_settings(broker, certificates, ssl_certfile=str(certificates.user), ssl_keyfile=None)
+    values = [b"small", b"x" * 900_000, b"y" * 70_000]
+    producer = KafkaProducer(**settings)
+    for value in values:
+        producer.send("secret", value)
+    producer.close()
+    consumer = KafkaConsumer("secret", auto_offset_reset="earliest", consumer_timeout_ms=10_000, **settings)
+    found = [next(consumer).value for _ in values]
+    consumer.close()
+    assert found == values
+
+
+def test_a_client_without_a_certificate_is_refused(broker: BrokerProcess, certificates: Certificates) -> None:
+    """`ssl.client.auth=required`."""
+    context = ssl.create_default_context(cafile=certificates.authority)
+    with connect(broker) as raw, contextlib.suppress(OSError):
+        with context.wrap_socket(raw, server_hostname="localhost") as encrypted:  # TLS 1.3 tells the client later
+            encrypted.sendall(API_VERSIONS)
+            assert not encrypted.recv(1)
+    assert "TLS handshake failed" in broker.log()
+
+
+def test_plain_text_to_a_tls_listener_is_closed_and_disturbs_nobody(
+    broker: BrokerProcess, certificates: Certificates
+) -> None:
+    """One line in the log, and the next client is served."""
+    with connect(broker) as raw:
+        raw.sendall(API_VERSIONS)
+        while raw.recv(4096):
+            pass  # the alert
+    assert "TLS handshake failed" in broker.log()
+    settings = client_settings(broker, certificates, ssl_certfile=str(certificates.user), ssl_keyfile=None)
+    KafkaAdminClient(**settings).close()
+
+
+def test_requests_that_come_with_the_end_of_the_handshake_are_answered(
+    broker: BrokerProcess, certificates: Certificates
+) -> None:
+    """Bytes may arrive before the transport is known; they are kept, whole and in order."""
+    context = ssl.create_default_context(cafile=certificates.authority)
+    context.load_cert_chain(certificates.user)
+    for _ in range(20):
+        with context.wrap_socket(connect(broker), server_hostname="localhost", do_handshake_on_connect=False) as raw:
+            raw.do_handshake()
+            raw.sendall(API_VERSIONS)
+            answer = raw.recv(4096)
+            assert answer[4:8] == b"\0\0\0\7"
