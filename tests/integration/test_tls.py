@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
 
 from tests.broker_process import BrokerProcess
 from tests.integration.secure import Certificates, connect, start
 
 API_VERSIONS = b"\0\0\0\x0a\0\x12\0\0\0\0\0\7\xff\xff"
-# kafka-python 3.0.12 leaves its own TLS sockets to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
@@ -28,26 +27,27 @@ def broker(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates)
     process.end()
 
 
-def client_settings(broker: BrokerProcess, certificates: Certificates, **more: Any) -> dict[str, Any]:
+def client_settings(broker: BrokerProcess, certificates: Certificates) -> dict[str, Any]:
     return {
-        "bootstrap_servers": broker.bootstrap,
-        "security_protocol": "SSL",
-        "ssl_cafile": str(certificates.authority),
-        "bootstrap_timeout_ms": 10_000,
-        **more,
+        "bootstrap.servers": broker.bootstrap,
+        "security.protocol": "SSL",
+        "ssl.ca.location": str(certificates.authority),
+        "ssl.certificate.location": str(certificates.user),
+        "ssl.key.location": str(certificates.user),
     }
 
 
 def test_records_make_the_round_trip_over_mutual_tls(broker: BrokerProcess, certificates: Certificates) -> None:
     """Small and large ones: frames larger than what TLS hands over at once."""
-    settings = client_settings(broker, certificates, ssl_certfile=str(certificates.user), ssl_keyfile=None)
+    settings = client_settings(broker, certificates)
     values = [b"small", b"x" * 900_000, b"y" * 70_000]
-    producer = KafkaProducer(**settings)
+    producer = Producer(settings)
     for value in values:
-        producer.send("secret", value)
-    producer.close()
-    consumer = KafkaConsumer("secret", auto_offset_reset="earliest", consumer_timeout_ms=10_000, **settings)
-    found = [next(consumer).value for _ in values]
+        producer.produce("secret", value)
+    assert producer.flush(20) == 0
+    consumer = Consumer({**settings, "group.id": "g", "auto.offset.reset": "earliest"})
+    consumer.subscribe(["secret"])
+    found = [message.value() for message in consumer.consume(len(values), timeout=20)]
     consumer.close()
     assert found == values
 
@@ -71,8 +71,7 @@ def test_plain_text_to_a_tls_listener_is_closed_and_disturbs_nobody(
         while raw.recv(4096):
             pass  # the alert
     assert "TLS handshake failed" in broker.log()
-    settings = client_settings(broker, certificates, ssl_certfile=str(certificates.user), ssl_keyfile=None)
-    KafkaAdminClient(**settings).close()
+    assert AdminClient(client_settings(broker, certificates)).list_topics(timeout=20).brokers
 
 
 def test_requests_that_come_with_the_end_of_the_handshake_are_answered(

@@ -39,8 +39,7 @@ def test_each_listener_has_its_protocol_and_its_advertised_address() -> None:
         ),
         (
             {"listeners": "A://:1", "listener_security_protocol_map": "A:TLS"},
-            "listener.security.protocol.map: 'A:TLS' is not NAME:PROTOCOL with one of "
-            "PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL",
+            "listener.security.protocol.map: 'A:TLS' is not NAME:PROTOCOL with one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL",
         ),
     ],
 )
