@@ -145,7 +145,9 @@ class Broker:
             host, port = await self._listener.listen(listener.host, listener.port, entrance)
             entrance.advertised = listener.advertise(host, port)
             told.append(f"{listener.name}://{format_address(*entrance.advertised)}")
-            self.kafka_address = self.kafka_address or format_address(host, port)
+            if not self.kafka_address:
+                self.kafka_address = format_address(host, port)
+                services.advertised = entrance.advertised
         services.bound_listeners = ",".join(listener.bound for listener in listeners(config))
         services.advertised_listeners = ",".join(told)
 

@@ -9,7 +9,6 @@ from broker.listeners import Listener
 from broker.net import Client, Entrance, Receive
 from broker.security.access import Access
 from broker.security.tls import NoRuleApplies, PrincipalMapping, ServerTls
-from broker.tls_connection import TlsHandshake
 
 
 class Entrances:
@@ -26,10 +25,10 @@ class Entrances:
         """Raises ConfigError naming the key."""
         admit = self._admit_by_certificate if listener.protocol.tls else self._admit_anybody
         if not listener.protocol.tls:
-            return Entrance(admit, Client)
+            return Entrance(admit)
         if self._tls is None:
             self._tls = ServerTls(self._config)
-        return Entrance(admit, partial(TlsHandshake, context=self._tls.context))
+        return Entrance(admit, self._tls.context)
 
     def _admit_anybody(self, client: Client) -> Receive:  # noqa: ARG002 - who it is makes no difference
         return self._dispatcher.dispatch

@@ -1,6 +1,7 @@
 """Sockets: one `asyncio.BufferedProtocol` per client, no task per connection or request, one write per wake-up."""
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
@@ -9,6 +10,7 @@ from broker.bounded_log import BoundedLog
 from broker.context import CloseConnection, RequestHead
 from broker.metrics import Metrics
 from broker.security.access import UNRESTRICTED, Access
+from broker.tls_server import TlsServer
 from protocol.connection import Buffer, FrameSizeError, ReceiveBuffer, ServerConnection
 
 RECEIVE_BUFFER_BYTES = 256 * 1024
@@ -22,6 +24,7 @@ WRITE_BUFFER_HIGH_BYTES = 1024 * 1024
 # Responses that together are no larger are joined: cheaper than handing them to the kernel one by one.
 JOINED_BYTES_MAX = 16 * 1024
 IDLE_CHECKS_PER_PERIOD = 4
+BACKLOG = 1024
 PRODUCE_KEY = b"\0\0"
 
 
@@ -31,10 +34,11 @@ Receive: TypeAlias = Callable[[memoryview, "Client"], None]
 
 @dataclass(slots=True)
 class Entrance:
-    """How clients of one address come in; `admit` says who takes a new client's frames, and may give it its rights."""
+    """How clients of one address come in."""
 
     admit: Callable[["Client"], Receive]
-    new_protocol: Callable[["KafkaListener", "Entrance"], asyncio.BaseProtocol]
+    """Says who takes a new client's frames, and may give it its rights."""
+    tls: Callable[[], ssl.SSLContext] | None = None
     advertised: tuple[str, int] = ("", 0)
 
 
@@ -59,35 +63,43 @@ class KafkaListener:
         self.connections_max = connections_max
         self.shared = ReceiveBuffer(RECEIVE_BUFFER_BYTES)
         self.clients: set[Client] = set()
-        self.handshakes: set[asyncio.Task[None]] = set()
-        """Clients whose TLS handshake is under way; they count as connections."""
         self.log = BoundedLog(loop.time)
         self._idle_s = idle_ms / 1000
         self._dirty: list[Client] = []
         self._turn_scheduled = False
         self._servers: list[asyncio.Server] = []
+        self._tls_servers: list[TlsServer] = []
         self._idle_timer: asyncio.TimerHandle | None = None
 
     async def listen(self, host: str, port: int, entrance: Entrance) -> tuple[str, int]:
         """Listens at one more address; returns the bound host and port. Raises OSError."""
-        server = await self.loop.create_server(lambda: entrance.new_protocol(self, entrance), host, port, backlog=1024)
-        self._servers.append(server)
         if self._idle_timer is None:
             self._check_idle()
+        if entrance.tls is not None:
+            tls_server = TlsServer(lambda: Client(self, entrance), entrance.tls, self._handshake_failed)
+            self._tls_servers.append(tls_server)
+            return tls_server.start(host, port, backlog=BACKLOG, full=lambda: self.full)
+        server = await self.loop.create_server(lambda: Client(self, entrance), host, port, backlog=BACKLOG)
+        self._servers.append(server)
         address = server.sockets[0].getsockname()
         return address[0], address[1]
 
     @property
     def full(self) -> bool:
-        """Whether there are more connections than allowed, the newest one counted."""
-        return len(self.clients) + len(self.handshakes) > self.connections_max
+        """Whether no further connection is allowed; TLS handshakes that are under way count."""
+        handshakes = sum(server.handshakes for server in self._tls_servers)
+        return len(self.clients) + handshakes >= self.connections_max
+
+    def _handshake_failed(self, host: str, reason: str) -> None:
+        self.metrics.connections_closed["TLS handshake failed"] += 1
+        self.log.warning("TLS handshake failed", client=host, reason=reason)
 
     async def stop(self) -> None:
         """Stops accepting, writes what is ready and closes every connection."""
         for server in self._servers:
             server.close()
-        for handshake in list(self.handshakes):
-            handshake.cancel()
+        for tls_server in self._tls_servers:
+            tls_server.close()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         self._end_turn()
@@ -169,12 +181,13 @@ class Client(asyncio.BufferedProtocol):
         listener = self._listener
         peer = transport.get_extra_info("peername")
         self.client_host = peer[0] if isinstance(peer, tuple) else str(peer)
+        too_many = self._entrance.tls is None and listener.full  # a TLS server has looked before the handshake
         listener.clients.add(self)
         listener.metrics.connections += 1
         listener.metrics.connections_total += 1
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_HIGH_BYTES)
         self.receive = self._entrance.admit(self)
-        if listener.full:
+        if too_many:
             self.close("too many connections")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002

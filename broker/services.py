@@ -34,6 +34,8 @@ class Services:
     read_ahead: "ReadAhead"
     cluster_id: str
     node_id: int = 1
+    advertised: tuple[str, int] = ("", 0)
+    """Where the first listener tells clients to connect; for doors that are no listener."""
     bound_listeners: str = ""
     """As in `listeners`: NAME://HOST:PORT,…"""
     advertised_listeners: str = ""

@@ -25,8 +25,9 @@ CLIENT_ID = "senselog-gateway"
 class InProcessConnection:
     """A ClientConnection that lives as long as one call."""
 
-    def __init__(self, client_host: str) -> None:
+    def __init__(self, client_host: str, advertised: tuple[str, int]) -> None:
         self.client_host = client_host
+        self.advertised = advertised
         self.client_software_name = CLIENT_ID
         self.client_software_version = ""
         self.close_callbacks: set[Callable[[], None]] = set()
@@ -51,7 +52,7 @@ class InProcessClient:
         """
         if key not in APIS:
             load_handlers()
-        connection = InProcessConnection(self._client_host)
+        connection = InProcessConnection(self._client_host, self.services.advertised)
         context = RequestContext(self.services, version, CLIENT_ID, self._client_host, connection)
         result = APIS[key].handle(context, request)
         if isinstance(result, CoroutineType):

@@ -51,6 +51,7 @@ class Admin:
             producer_ids=ProducerIds(self.store),
             cluster_id=self.store.metadata.cluster_id,
             node_id=1,
+            advertised=("127.0.0.1", 9092),
             bound_listeners="PLAINTEXT://127.0.0.1:9092",
             advertised_listeners="PLAINTEXT://127.0.0.1:9092",
         )

@@ -147,7 +147,7 @@ class Net:
             callback()
 
     def client(self) -> tuple[Client, Transport]:
-        client = Client(self.listener, Entrance(lambda _: self.dispatcher.dispatch, Client))
+        client = Client(self.listener, Entrance(lambda _: self.dispatcher.dispatch))
         transport = Transport(client)
         client.connection_made(transport)  # type: ignore[arg-type]
         return client, transport

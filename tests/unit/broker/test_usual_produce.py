@@ -48,7 +48,7 @@ class World:
         self.taken = 0
         shortcuts = {version: self._counted(take) for version, take in usual_produces(core.services).items()}
         dispatcher = Dispatcher(core.services, load_handlers(), self.loop, shortcuts if short else {})  # type: ignore[arg-type]
-        self.entrance = Entrance(lambda _: dispatcher.dispatch, Client)
+        self.entrance = Entrance(lambda _: dispatcher.dispatch)
         self.listener = KafkaListener(
             self.loop,  # type: ignore[arg-type]
             core.logs.commit,
