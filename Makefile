@@ -9,7 +9,7 @@ MODEL := .models/all-MiniLM-L6-v2/model.int8.onnx
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run demo test check format compat oracle crash fuzz bench bench-kafka wheel clean
+.PHONY: help run demo test check format compat oracle crash fuzz bench bench-kafka stubs wheel clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,8 +31,8 @@ $(MODEL): $(READY_MODELS)
 	@$(BIN)/senselog models export
 	@touch $@
 
-run: $(READY) $(MODEL) ## set everything up and start the broker on 127.0.0.1:9092 and :8092
-	@exec $(BIN)/senselog serve --data-dir ./data --listen 127.0.0.1:9092 --http 127.0.0.1:8092
+run: $(READY) $(MODEL) ## set everything up and start the broker on 127.0.0.1:9092, :8092 and :8093
+	@exec $(BIN)/senselog serve --data-dir ./data --listen 127.0.0.1:9092 --http 127.0.0.1:8092 --grpc 127.0.0.1:8093
 
 demo: $(READY) $(MODEL) ## load real log lines through a standard client and search them by meaning
 	@$(BIN)/python scripts/demo.py
@@ -71,6 +71,9 @@ bench: $(READY) $(MODEL) ## throughput, latency, freshness, embedding and recall
 
 bench-kafka: $(READY) ## the broker's loads beside Apache Kafka, with ratios
 	@$(BIN)/python -m benchmarks.beside_kafka
+
+stubs: $(READY) ## generate the gRPC messages and stubs from their .proto
+	@$(BIN)/python scripts/generate_grpc.py
 
 wheel: $(READY) ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .

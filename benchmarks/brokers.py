@@ -68,7 +68,7 @@ def senselog(settings: Sequence[str] = (), *, pin: bool = True) -> Iterator[Brok
     """A fresh Senselog in a temporary data directory; `settings` are `key=value` of its configuration."""
     directory = Path(tempfile.mkdtemp(prefix="senselog-bench-"))
     command = [sys.executable, "-m", "senselog", "serve", "--data-dir", str(directory)]
-    command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
     for setting in settings:
         command += ["--set", setting]
     log = (directory / "log").open("wb")

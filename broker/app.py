@@ -37,7 +37,9 @@ from storage.log_manager import LogManager
 
 if TYPE_CHECKING:
     from broker.gateways.http import HttpServer
+    from broker.gateways.rpc import RpcServer
 
+GRPC_LISTEN = "127.0.0.1:8093"
 MAINTENANCE_INTERVAL_S = 5.0
 # SIGTERM ends the process within 5 s; closing the logs needs what is left of them.
 STOP_TIMEOUT_S = 3.0
@@ -57,6 +59,8 @@ class Broker:
         self.config = config
         self.kafka_address = ""
         self.http_address = ""
+        self.grpc_address = ""
+        """Empty when there is no gRPC door: its default port was taken."""
         self.stopped = asyncio.Event()
         self.failure: Exception | None = None
         self.services: Services
@@ -64,6 +68,7 @@ class Broker:
         self._listener: KafkaListener
         self._dispatcher: Dispatcher
         self._http: HttpServer
+        self._rpc: RpcServer | None = None
         self._maintenance: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -75,6 +80,7 @@ class Broker:
             self._start_search(services, undo)
             await self._listen(services, undo)
             await self._start_http(services, undo)
+            await self._start_rpc(services, undo)
             undo.pop_all()
         self._maintain()
 
@@ -158,6 +164,19 @@ class Broker:
         undo.push_async_callback(self._http.close)
         self.http_address = format_address(self._http.host, self._http.port)
 
+    async def _start_rpc(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
+        from broker.gateways.rpc import start_rpc  # 50 ms of imports
+
+        try:
+            self._rpc = await start_rpc(services, *parse_address(self.config.grpc_listen or GRPC_LISTEN))
+        except OSError as error:
+            if self.config.grpc_listen is not None:
+                raise
+            logger.warning("no gRPC door: its default address is taken; give it one with --grpc", error=str(error))
+            return
+        undo.push_async_callback(self._rpc.close)
+        self.grpc_address = format_address(self._rpc.host, self._rpc.port)
+
     def _maintain(self) -> None:
         """Retention, rolling by time and the like, every few seconds."""
         # First of all, so that one failure, which the loop's handler logs, is not the end of all maintenance.
@@ -189,6 +208,8 @@ class Broker:
         await self._listener.stop()
         await self._dispatcher.stop()
         await self._http.close()
+        if self._rpc is not None:
+            await self._rpc.close()
         self.services.groups.stop()
         await self.services.search.stop()
 
@@ -229,7 +250,8 @@ async def _serve(config: Config) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_THRESHOLD)
-    sys.stdout.write(f"senselog ready kafka={broker.kafka_address} http={broker.http_address}\n")
+    grpc = f" grpc={broker.grpc_address}" if broker.grpc_address else ""
+    sys.stdout.write(f"senselog ready kafka={broker.kafka_address} http={broker.http_address}{grpc}\n")
     sys.stdout.flush()
     await broker.stopped.wait()
     await broker.stop()

@@ -27,6 +27,7 @@ class Config(BaseModel):
     data_dir: Path = Path("data")
     listen: str = "127.0.0.1:9092"
     http_listen: str = "127.0.0.1:8092"
+    grpc_listen: str | None = Field(None, description="default: 127.0.0.1:8093 if it is free")
     advertised_listen: str = Field("", description="HOST:PORT that clients are told to use; empty: the bound address")
     listeners: str = Field("", description="NAME://HOST:PORT,… in place of listen; the name says the protocol")
     advertised_listeners: str = Field("", description="NAME://HOST:PORT,… that clients are told; empty: as bound")

@@ -139,7 +139,7 @@ def _broker(arguments: argparse.Namespace) -> Iterator[str]:
 def _own_broker() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="senselog-demo-") as directory:
         command = [sys.executable, "-m", "senselog", "serve", "--data-dir", f"{directory}/data"]
-        command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+        command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
         log_file = Path(directory) / "broker.log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 oracle="${ORACLE:-../shared/oracle}"
 [ -f "$oracle/oracle.py" ] || { echo "no oracle at $oracle: set ORACLE to the folder that holds oracle.py" >&2; exit 2; }
 directory="$(mktemp -d)"
-.venv/bin/python -m senselog serve --data-dir "$directory/data" --listen 127.0.0.1:0 --http 127.0.0.1:0 \
+.venv/bin/python -m senselog serve --data-dir "$directory/data" --listen 127.0.0.1:0 --http 127.0.0.1:0 --grpc 127.0.0.1:0 \
   --set group.initial.rebalance.delay.ms=0 --set storage.sync=os > "$directory/ready" 2> "$directory/log" &
 broker=$!
 trap 'kill "$broker" 2> /dev/null; wait "$broker" 2> /dev/null || true; rm -rf "$directory"' EXIT

@@ -27,6 +27,7 @@ class BrokerProcess:
         self.settings = settings
         self.bootstrap = f"127.0.0.1:{free_port()}"
         self.http = f"127.0.0.1:{free_port()}"
+        self.grpc = f"127.0.0.1:{free_port()}"
         self.process: subprocess.Popen[str] | None = None
 
     @property
@@ -37,14 +38,14 @@ class BrokerProcess:
     def start(self) -> None:
         """Starts the broker and waits for its ready line; raises RuntimeError with its log when it does not come."""
         command = [sys.executable, "-m", "senselog", "serve", "--data-dir", str(self.data_directory)]
-        command += ["--listen", self.bootstrap, "--http", self.http]
+        command += ["--listen", self.bootstrap, "--http", self.http, "--grpc", self.grpc]
         for setting in self.settings:
             command += ["--set", setting]
         with (self.directory / "broker.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        if line != f"senselog ready kafka={self.bootstrap} http={self.http}\n":
+        if line != f"senselog ready kafka={self.bootstrap} http={self.http} grpc={self.grpc}\n":
             self.process.kill()
             self.process.wait()
             raise RuntimeError(f"the broker did not start: {line}{self.log()[-3000:]}")

@@ -108,7 +108,7 @@ class Query:
 
 def vector_from_bytes(data: bytes | memoryview) -> Float32:
     """float32[d] from little-endian bytes; raises KafkaError INVALID_REQUEST."""
-    if not len(data) or len(data) % 4:
+    if len(data) % 4:
         invalid("vector", f"{len(data)} bytes are not a whole number of float32 values")
     return np.frombuffer(data, dtype="<f4").astype(np.float32)
 

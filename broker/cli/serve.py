@@ -10,9 +10,9 @@ EXAMPLES = """
 
   senselog serve
   senselog serve --data-dir /var/lib/senselog --listen 0.0.0.0:9092 --config senselog.toml
-  senselog serve --listen 127.0.0.1:0 --http 127.0.0.1:0 --set storage.sync=os
+  senselog serve --listen 127.0.0.1:0 --http 127.0.0.1:0 --grpc 127.0.0.1:0 --set storage.sync=os
 
-Port 0 takes a free port. The line `senselog ready kafka=HOST:PORT http=HOST:PORT` says when and where it serves.
+Port 0 takes a free port. The line `senselog ready kafka=HOST:PORT http=HOST:PORT grpc=HOST:PORT` says when and where it serves.
 SIGTERM or Ctrl-C stops it cleanly.
 """
 
@@ -28,6 +28,10 @@ def serve(
     http: Annotated[
         str | None, typer.Option("--http", metavar="HOST:PORT", help="For REST and metrics.  [default: 127.0.0.1:8092]")
     ] = None,
+    grpc: Annotated[
+        str | None,
+        typer.Option("--grpc", metavar="HOST:PORT", help="For gRPC.  [default: 127.0.0.1:8093, if it is free]"),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE.toml", help="Configuration file.", show_default=False)
     ] = None,
@@ -41,12 +45,12 @@ def serve(
     """Start the broker."""
     from broker.config import Config, ConfigError, parse_address
 
-    for option, address in (("--listen", listen), ("--http", http)):
+    for option, address in (("--listen", listen), ("--http", http), ("--grpc", grpc)):
         try:
             parse_address(address or "0.0.0.0:0")
         except ConfigError as error:
             raise typer.BadParameter(str(error), param_hint=option) from None
-    loaded = Config.load(config, settings or (), data_dir=data_dir, listen=listen, http_listen=http)
+    loaded = Config.load(config, settings or (), data_dir=data_dir, listen=listen, http_listen=http, grpc_listen=grpc)
     from broker.app import serve as run
 
     raise typer.Exit(run(loaded))

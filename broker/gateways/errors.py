@@ -75,10 +75,10 @@ def status_of(error: KafkaError) -> tuple[int, str]:
     return _STATUS.get(error.code, (500, error.code.name))
 
 
-def invalid(details: list[dict[str, str]]) -> JSONResponse:
-    """A body that is not a search; 422 for vectors that are one in form but hold NaN or infinity."""
-    first = details[0]
+def invalid(fields: list[dict[str, str]]) -> JSONResponse:
+    """A body that does not fit; 422 for vectors that are one in form but hold NaN or infinity."""
+    first = fields[0]
     message = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
-    if first["type"] == "finite_number":
-        return error_response(422, "NON_FINITE_VECTOR", message, details=details)
-    return error_response(400, "INVALID_ARGUMENT", message, details=details)
+    status, code = (422, "NON_FINITE_VECTOR") if first["type"] == "finite_number" else (400, "INVALID_ARGUMENT")
+    details = {"kafka_code": int(ErrorCode.INVALID_REQUEST), "fields": fields}
+    return error_response(status, code, message, details=details)

@@ -207,7 +207,7 @@ def test_searches_over_rest(
 
 def test_a_second_broker_on_the_same_data_says_who_has_it(broker: BrokerProcess, bystander: RawConnection) -> None:
     assert broker.process is not None
-    addresses = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    addresses = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
     command = [sys.executable, "-m", "senselog", "serve", "--data-dir", str(broker.data_directory), *addresses]
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == EXIT_FAILED

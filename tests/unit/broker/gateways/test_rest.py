@@ -227,7 +227,7 @@ async def test_what_is_no_search_is_400_and_named(
     response = await client.post(SEARCH, json=body)
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["retriable"]) == (400, "INVALID_ARGUMENT", False)
-    assert error["details"][0]["field"] == field
+    assert error["details"]["fields"][0]["field"] == field
     assert error["message"].startswith(field)
     assert search.requests == []
 

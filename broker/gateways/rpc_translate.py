@@ -1,0 +1,248 @@
+"""gRPC messages -> the one SearchRequest behind all doors, and its answer back; what values may be is decided there."""
+
+import uuid
+from typing import Any
+
+import numpy as np
+from senselog_client.v1 import vector_search_pb2 as messages
+
+from broker.gateways.errors import error_body
+from protocol.errors import ErrorCode, KafkaError
+from vector.request import (
+    DEFAULT_INCLUDE,
+    EVERY_PARTITION,
+    NO_TOPIC_ID,
+    TIMEOUT_MS_MAX,
+    Hit,
+    Isolation,
+    Mode,
+    PartitionState,
+    Query,
+    SearchRequest,
+    SearchResponse,
+    invalid,
+)
+
+_MODES: dict[int, Mode] = {0: "vector", 1: "text", 2: "hybrid"}
+_ISOLATION: dict[int, Isolation] = {0: "read_committed", 1: "read_uncommitted"}
+TIMEOUT_MS = 2000
+"""Of calls without a deadline, as in the other doors."""
+
+
+def search_request(topic: Any, queries: Any, options: Any, remaining_s: float | None) -> SearchRequest:
+    """`remaining_s` until the call's deadline, None without one. Raises KafkaError naming the field."""
+    if options.mode not in _MODES:
+        invalid("mode", f"{options.mode} is none of 0 vector, 1 text, 2 hybrid")
+    if options.isolation not in _ISOLATION:
+        invalid("isolation", f"{options.isolation} is neither 0 read_committed nor 1 read_uncommitted")
+    return SearchRequest(
+        **_topic(topic),
+        queries=tuple(_query(query) for query in queries),
+        mode=_MODES[options.mode],
+        limit=_given(options, "limit", 10),
+        min_similarity=_given(options, "min_similarity"),
+        partitions=tuple(options.partitions) or None,
+        from_timestamp=_bound(options, "from_timestamp_ms"),
+        until_timestamp=_bound(options, "until_timestamp_ms"),
+        offset_ranges=_offset_ranges(options),
+        filter=_given(options, "filter"),
+        collapse=_given(options, "collapse"),
+        min_offsets=_once("min_offsets", [(row.partition, row.offset) for row in options.min_offsets]),
+        latest=options.latest,
+        max_wait_ms=options.max_wait_ms,
+        partial_ok=options.partial_ok,
+        isolation_level=_ISOLATION[options.isolation],
+        include=_include(options),
+        max_value_bytes=_given(options, "max_value_bytes"),
+        exact=options.exact,
+        ef=_given(options, "ef"),
+        cursor=_given(options, "cursor"),
+        timeout_ms=_timeout_ms(remaining_s, options.max_wait_ms),
+    )
+
+
+def _given(message: Any, name: str, default: Any = None) -> Any:
+    return getattr(message, name) if message.HasField(name) else default
+
+
+def _bound(message: Any, name: str) -> int:
+    """The request says "open" with -1, which is not what a caller says who gives a negative one."""
+    value: int = _given(message, name, 0)
+    if value < 0:
+        invalid(name, f"{value} is below 0")
+    return value if message.HasField(name) else -1
+
+
+def _timeout_ms(remaining_s: float | None, max_wait_ms: int) -> int:
+    if remaining_s is None:
+        return TIMEOUT_MS
+    return min(TIMEOUT_MS_MAX, max(1, int(remaining_s * 1000) - max(0, max_wait_ms)))
+
+
+def _topic(topic: Any) -> dict[str, Any]:
+    kind = topic.WhichOneof("kind")
+    if kind is None:
+        invalid("topic", "exactly one of name and id must be given")
+    if kind == "name":
+        return {"topic": topic.name}
+    if len(topic.id) != len(NO_TOPIC_ID) or topic.id == NO_TOPIC_ID:
+        invalid("topic.id", f"{len(topic.id)} bytes are no topic id, which has 16 that are not all 0")
+    return {"topic": None, "topic_id": topic.id}
+
+
+def _query(query: Any) -> Query:
+    if query.WhichOneof("kind") == "examples":
+        return Query(
+            positive=tuple(_point(example) for example in query.examples.positive),
+            negative=tuple(_point(example) for example in query.examples.negative),
+        )
+    return _point(query)
+
+
+def _point(query: Any) -> Query:
+    kind = query.WhichOneof("kind")
+    if kind == "text":
+        return Query(text=query.text)
+    if kind == "vector":
+        return Query(vector=np.array(query.vector.values, dtype=np.float32))
+    return Query(record=(query.record.partition, query.record.offset)) if kind == "record" else Query()
+
+
+def _offset_ranges(options: Any) -> dict[int, tuple[int, int]]:
+    rows = []
+    for row in options.offset_ranges:
+        partition = _given(row, "partition", EVERY_PARTITION)
+        if row.HasField("partition") and partition < 0:
+            invalid("offset_ranges.partition", f"{partition} is below 0")
+        rows.append((partition, (_bound(row, "from_offset"), _bound(row, "until_offset"))))
+    return _once("offset_ranges", rows)
+
+
+def _once(field: str, rows: list[tuple[int, Any]]) -> dict[int, Any]:
+    found = dict(rows)
+    if len(found) != len(rows):
+        raise KafkaError(ErrorCode.INVALID_REQUEST, f"{field}: names a partition twice")
+    return found
+
+
+def _include(options: Any) -> frozenset[str]:
+    if not options.HasField("include"):
+        return DEFAULT_INCLUDE
+    return frozenset(field.name for field, _ in options.include.ListFields())
+
+
+# The answer
+
+
+def single_response(response: SearchResponse) -> Any:
+    """Of Search. Raises the KafkaError of its query."""
+    (result,) = response.results
+    if result.error is not None:
+        raise result.error
+    hits = [_hit(hit) for hit in result.hits]
+    return messages.SearchResponse(hits=hits, next_cursor=result.next_cursor, answer=_answer(response))
+
+
+def batch_response(response: SearchResponse) -> Any:
+    """Of BatchSearch."""
+    results = []
+    for result in response.results:
+        error = None
+        if result.error is not None:
+            body = error_body(result.error)
+            error = messages.Error(
+                code=body["code"],
+                kafka_code=int(result.error.code),
+                message=body["message"],
+                retriable=body["retriable"],
+            )
+        hits = [_hit(hit) for hit in result.hits]
+        results.append(messages.QueryResult(hits=hits, next_cursor=result.next_cursor, error=error))
+    return messages.BatchSearchResponse(results=results, answer=_answer(response))
+
+
+def _answer(response: SearchResponse) -> Any:
+    return messages.Answer(
+        topic=response.topic,
+        topic_id=response.topic_id,
+        model=messages.Model(
+            name=response.model or "",
+            dimensions=response.dimensions,
+            metric=response.metric,
+            generation=response.generation,
+        ),
+        complete=response.complete,
+        partitions=[_state(state) for state in response.partitions],
+        embed_micros=response.embed_micros,
+        wait_micros=response.wait_micros,
+        search_micros=response.search_micros,
+        read_micros=response.read_micros,
+    )
+
+
+def _hit(hit: Hit) -> Any:
+    return messages.Hit(
+        partition=hit.partition,
+        offset=hit.offset,
+        leader_epoch=hit.leader_epoch,
+        timestamp_ms=hit.timestamp_ms,
+        score=hit.score,
+        similarity=hit.similarity,
+        text_score=hit.text_score,
+        vector_rank=hit.vector_rank,
+        text_rank=hit.text_rank,
+        duplicates=hit.duplicates,
+        embedding_truncated=hit.truncated,
+        chunk=hit.chunk,
+        value_truncated=hit.value_cut,
+        key=hit.key,
+        value=hit.value,
+        headers=[messages.Header(name=name, value=value) for name, value in hit.headers],
+        vector=None if hit.vector is None else messages.Vector(values=hit.vector.tolist()),
+    )
+
+
+def _state(state: PartitionState) -> Any:
+    return messages.PartitionState(
+        partition=state.partition,
+        log_start_offset=state.log_start_offset,
+        high_watermark=state.high_watermark,
+        last_stable_offset=state.last_stable_offset,
+        indexed_offset=state.indexed_offset,
+        lag_ms=state.lag_ms,
+        failed=state.failed,
+        searched=state.searched,
+        error_code=int(state.error_code),
+    )
+
+
+def index_status(status: dict[str, Any]) -> Any:
+    """REST's document of a topic's index as a message."""
+    return messages.IndexStatus(
+        topic=status["topic"],
+        topic_id=uuid.UUID(status["topic_id"]).bytes if status.get("topic_id") else b"",
+        enabled=status["enabled"],
+        state=status["state"],
+        reason=status.get("reason") or "",
+        model=messages.Model(
+            name=status.get("model") or "",
+            dimensions=status.get("dimensions") or 0,
+            metric=status.get("metric") or "",
+            generation=status.get("generation") or 0,
+        ),
+        partitions=[_partition_status(row) for row in status["partitions"]],
+    )
+
+
+def _partition_status(row: dict[str, Any]) -> Any:
+    return messages.PartitionStatus(
+        offsets=messages.PartitionState(
+            partition=row["partition"],
+            log_start_offset=row["log_start_offset"],
+            high_watermark=row["high_watermark"],
+            last_stable_offset=row["last_stable_offset"],
+            indexed_offset=row["indexed_offset"],
+            lag_ms=row["lag_ms"],
+            failed=row.get("failed", 0),
+        ),
+    )
