@@ -42,7 +42,7 @@ def search(scale: float) -> list[Result]:
         results = [
             search_path.freshness(broker, records=max(int(500 * scale), 50)),
             search_path.produce_cost(broker, rounds=5, requests=max(int(1_000 * scale), 100)),
-            search_path.embedding(broker),
+            *search_path.log_search(broker),
             *search_path.retrieval(broker),
         ]
         topic = search_path.topic_name("search")

@@ -25,6 +25,9 @@ from benchmarks.report import Result
 DATA = Path(os.environ.get("SENSELOG_DATA_SETS", ROOT.parent / "shared" / "data"))
 WAIT_S = 900
 VECTORS = {"vector.enabled": "true"}
+QUERIES = 100
+SHARES = (1.0, 0.1, 0.01, 0.001)
+"""Of the log's offsets, that a filter lets through."""
 
 
 def producer(broker: Broker) -> confluent_kafka.Producer:
@@ -112,24 +115,30 @@ def log_lines() -> list[bytes]:
     return [line for path in sorted((DATA / "loghub").glob("*.log")) for line in path.read_bytes().splitlines()]
 
 
-def embedding(broker: Broker) -> Result:
-    """Distinct log lines a second through the whole path: produced, embedded, searchable."""
-    topic = topic_name("embedding")
-    librdkafka.create_topic(broker.bootstrap, topic, 3, **VECTORS)
+def log_search(broker: Broker) -> list[Result]:
+    """Distinct log lines a second through the whole path (produced, embedded, searchable), then search over them."""
+    topic = topic_name("loghub")
+    librdkafka.create_topic(broker.bootstrap, topic, 1, **VECTORS)
     lines, send = log_lines(), producer(broker)
     started = time.perf_counter()
-    for index, line in enumerate(lines):
-        send.produce(topic, value=line, partition=index % 3)
+    for line in lines:
+        send.produce(topic, value=line)
         send.poll(0)
     send.flush()
     wait_indexed(broker, topic, len(lines))
     seconds = time.perf_counter() - started
-    distinct = len({line for line in lines if line.strip()})
-    return Result(
-        "embed real log lines",
-        broker.name,
-        {"records/s": len(lines) / seconds, "distinct texts/s": distinct / seconds, "distinct texts": float(distinct)},
-    )
+    distinct = sorted({line for line in lines if line.strip()})
+    rates = {
+        "records/s": len(lines) / seconds,
+        "distinct texts/s": len(distinct) / seconds,
+        "distinct texts": float(len(distinct)),
+    }
+    queries = [line.decode() for line in distinct[:: len(distinct) // QUERIES + 1]]
+    with SenselogClient(bootstrap_servers=broker.bootstrap) as client:
+        searches = [_selectivity(client, broker, topic, queries, len(lines), share) for share in SHARES]
+    ways = status(broker, topic)["partitions"][0]["searches"]
+    served = Result("how segments of log lines were searched", broker.name, {way: float(n) for way, n in ways.items()})
+    return [Result("embed real log lines", broker.name, rates), *searches, served]
 
 
 def scifact() -> tuple[list[dict[str, str]], list[dict[str, str]], dict[str, dict[str, int]]]:
@@ -177,10 +186,8 @@ def retrieval(broker: Broker) -> list[Result]:
         results.append(
             Result("SciFact retrieval", broker.name, {"nDCG@10": float(np.mean(scores)), "queries": float(len(scores))})
         )
-        for share in (1.0, 0.1, 0.01, 0.001):
-            results.append(
-                _selectivity(client, broker, topic, [query["text"] for query in wanted[:100]], len(corpus), share)
-            )
+        texts = [query["text"] for query in wanted[:QUERIES]]
+        results += [_selectivity(client, broker, topic, texts, len(corpus), share) for share in SHARES]
     return results
 
 
@@ -207,7 +214,7 @@ def _selectivity(
         "p99 ms (with embedding)": percentile(latencies, 0.99),
         "p50 ratio to exact": statistics.median(latencies) / statistics.median(exact_latencies),
     }
-    return Result(f"search, {share:.1%} of the offsets", broker.name, figures)
+    return Result(f"search {topic.split('-')[1]}, {share:.1%} of the offsets", broker.name, figures)
 
 
 def search_under_load(broker: Broker, *, topic: str, clients: int, seconds: float) -> Result:
