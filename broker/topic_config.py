@@ -27,7 +27,7 @@ from protocol.compression import Compression
 from protocol.errors import ErrorCode, KafkaError
 from storage.config import LogConfig
 from vector.config import TOPIC_KEYS as VECTOR_CONFIG_KEYS
-from vector.config import ConfigKey, VectorConfig
+from vector.config import ConfigKey, VectorConfig, check_together
 
 _REPLICA = re.compile(r"([0-9]+:[0-9]+)?", re.ASCII)
 
@@ -139,6 +139,10 @@ def validate_topic_configs(configs: Mapping[str, str]) -> None:
         if name not in TOPIC_KEYS:
             raise KafkaError(ErrorCode.INVALID_CONFIG, f"Unknown topic config name: {name}")
     values = {name: TOPIC_KEYS[name].parse(text) for name, text in configs.items()}
+    try:
+        check_together(configs)
+    except ValueError as error:
+        raise KafkaError(ErrorCode.INVALID_CONFIG, str(error)) from None
     if values.get("remote.storage.enable"):
         raise KafkaError(
             ErrorCode.INVALID_CONFIG,

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-_EMBEDDING_MODEL = re.compile(r"hashing(:[1-9]\d{0,4})?|(local|onnx|sentence-transformers|openai):\S+", re.ASCII)
-_FIELD = re.compile(r"value|key|header:.+", re.DOTALL)
-_LATER_MODEL = re.compile(r"none|http:.*", re.DOTALL)
-_LATER_FIELD = re.compile(r".*\$.*", re.DOTALL)
-_LATER_LONG_TEXT = re.compile("chunk")
+from vector.extract import parse_field
+
+NO_MODEL = "none"
+"""The `vector.embedding.model` of a topic whose producers send the vectors."""
+_EMBEDDING_MODEL = re.compile(r"none|hashing(:[1-9]\d{0,4})?|(local|onnx|sentence-transformers|openai):\S+", re.ASCII)
+_LATER_MODEL = re.compile(r"http:.*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +45,18 @@ def _between(minimum: int, maximum: int) -> Callable[[str], int]:
     return check
 
 
-def _matching(pattern: re.Pattern[str], later: re.Pattern[str], form: str) -> Callable[[str], str]:
-    """Accepts `pattern`; what `later` matches is part of the design and gets the answer that it does not work yet."""
-
-    def check(text: str) -> str:
-        if later.fullmatch(text):
-            raise ValueError(f"Not supported yet; value must be {form}")
-        if not pattern.fullmatch(text):
-            raise ValueError(f"Value must be {form}")
-        return text
-
-    return check
+def _model(text: str) -> str:
+    if _LATER_MODEL.fullmatch(text):
+        raise ValueError(f"Not supported yet; value must be {_MODEL_FORM}")
+    if not _EMBEDDING_MODEL.fullmatch(text):
+        raise ValueError(f"Value must be {_MODEL_FORM}")
+    return text
 
 
-_MODEL_FORM = "local:NAME, onnx:DIRECTORY, sentence-transformers:NAME, openai:NAME, or hashing:DIMENSIONS (for tests)"
+_MODEL_FORM = (
+    "local:NAME, onnx:DIRECTORY, sentence-transformers:NAME, openai:NAME, none (producers send vectors), "
+    "or hashing:DIMENSIONS (for tests)"
+)
 _boolean = _one_of("true", "false")
 
 TOPIC_KEYS: Mapping[str, ConfigKey] = {
@@ -74,14 +73,15 @@ TOPIC_KEYS: Mapping[str, ConfigKey] = {
             "vector.field",
             "string",
             "value",
-            _matching(_FIELD, _LATER_FIELD, "value, key or header:NAME"),
-            "What is embedded: value, key or header:NAME.",
+            parse_field,
+            "What is embedded: value, key, header:NAME, a JSONPath such as $.message, or a template such as {$.title}: {$.body}. "
+            "A record with the header senselog.vector (float32, little-endian) brings its own vector.",
         ),
         ConfigKey(
             "vector.embedding.model",
             "string",
             None,
-            _matching(_EMBEDDING_MODEL, _LATER_MODEL, _MODEL_FORM),
+            _model,
             f"The embedding model; unset: the broker's vector.embedding.model. {_MODEL_FORM}.",
         ),
         ConfigKey(
@@ -89,7 +89,7 @@ TOPIC_KEYS: Mapping[str, ConfigKey] = {
             "int",
             "0",
             _between(0, 65536),
-            "The vectors' dimensions, where the model lets one choose; 0: the model's.",
+            "The vectors' dimensions, where the model lets one choose; 0: the model's. Required when the model is none.",
         ),
         ConfigKey(
             "vector.metric",
@@ -101,9 +101,10 @@ TOPIC_KEYS: Mapping[str, ConfigKey] = {
         ConfigKey(
             "vector.long.text",
             "string",
-            "truncate",
-            _matching(re.compile("truncate|skip"), _LATER_LONG_TEXT, "truncate or skip"),
-            "What happens to a text longer than the model takes: truncate (hits say so) or skip.",
+            "chunk",
+            _one_of("chunk", "truncate", "skip"),
+            "What happens to a text longer than the model takes: chunk (overlapping pieces, the best one counts), truncate (hits say "
+            "so) or skip.",
         ),
         ConfigKey("vector.hnsw.m", "int", "16", _between(4, 128), "Links per node of the HNSW graph."),
         ConfigKey(
@@ -125,6 +126,19 @@ TOPIC_KEYS: Mapping[str, ConfigKey] = {
         ),
     )
 }
+
+
+def check_together(configs: Mapping[str, str]) -> None:
+    """What one key means for another. Raises ValueError whose message begins with the key."""
+    enabled = configs.get("vector.enabled", "").lower() == "true"
+    if (
+        enabled
+        and configs.get("vector.embedding.model") == NO_MODEL
+        and int(configs.get("vector.dimensions", "0")) == 0
+    ):
+        raise ValueError(
+            "vector.dimensions is required when vector.embedding.model is none: the vectors that producers send"
+        )
 
 
 @dataclass(frozen=True, slots=True)

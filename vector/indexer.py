@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from vector.embed.port import Float32
+from vector.embed.port import Float32, Refusal
 from vector.embed.scheduler import EmbedScheduler
 from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
 from vector.index.scoring import storable
 from vector.lag import LagClock
-from vector.prepare import Stretch, stretches
+from vector.prepare import Extraction, Stretch, stretches
 from vector.threads import WorkerThreads
 
 READ_BYTES_MAX = 256 * 1024
@@ -56,12 +56,10 @@ class LogSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PartitionPlace:
-    """Which partition, and what of its records is embedded."""
+    """Which partition."""
 
     topic_id: bytes
     partition: int
-    field: str
-    long_text: str
 
 
 class PartitionIndexer:
@@ -71,6 +69,7 @@ class PartitionIndexer:
         self,
         place: PartitionPlace,
         index: PartitionIndex,
+        extraction: Extraction,
         *,
         source: LogSource,
         scheduler: EmbedScheduler,
@@ -84,6 +83,7 @@ class PartitionIndexer:
         self.place = place
         self.index = index
         self.state = state
+        self._extraction = extraction
         self._lag = lag
         self._source = source
         self._scheduler = scheduler
@@ -148,14 +148,7 @@ class PartitionIndexer:
         self._bell.clear()
 
     async def _index(self, run: LogRun) -> None:
-        parts = stretches(
-            memoryview(run.batches),
-            self.index.indexed_offset,
-            run.next_offset,
-            self.place.field,
-            self.place.long_text,
-            self._scheduler.embedder.fit,
-        )
+        parts = stretches(memoryview(run.batches), self.index.indexed_offset, run.next_offset, self._extraction)
         while True:
             prepared = await self._in_index_thread(self._prepare, parts)
             if prepared is None:
@@ -164,7 +157,7 @@ class PartitionIndexer:
             new = {content: text for content, text in stretch.texts.items() if content not in vectors}
             if new:
                 embedded = await self._scheduler.vectors(new)
-                vectors.update((content, vector) for content, vector in embedded.items() if vector is not None)
+                vectors |= {content: one for content, one in embedded.items() if not isinstance(one, Refusal)}
             await self._in_index_thread(self._append, stretch, vectors)
             self._advance()
             if asyncio.get_running_loop().time() >= (self._checkpoint_due or 0.0):
@@ -193,7 +186,7 @@ class PartitionIndexer:
         missing = [content for content in stretch.texts if content not in known]
         if missing:
             known |= self._known_elsewhere(missing)
-        return stretch, known
+        return stretch, known | stretch.vectors
 
     def _append(self, stretch: Stretch, vectors: dict[bytes, Float32]) -> None:
         run = stretch.to_run(vectors, self.index.settings.dimensions)

@@ -1,59 +1,94 @@
-"""A stretch of the log, decoded: which texts it holds, and what became of the other records. Pure but for the model's `fit`."""
+"""A stretch of the log, decoded: which texts it holds, and what became of the other records. Pure but for the model's `split`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from protocol.errors import KafkaError
 from protocol.record_batch import BatchHeader, Record, iterate_records, walk_batches
+from vector.embed.pieces import PIECES_MAX
 from vector.embed.port import Float32
-from vector.extract import content_hash, extract_text
+from vector.extract import VECTOR_HEADER, content_hash, extract_text, last_header, read_vector, vector_hash
 from vector.index.settings import Run
-from vector.request import EMBEDDING_TRUNCATED
+from vector.request import CHUNK, EMBEDDING_TRUNCATED
 
 # A run is embedded and appended as a whole, so it bounds how stale the index is while it catches up, and what a crash repeats.
 RUN_RECORDS_MAX = 512
 RUN_CHARACTERS_MAX = 256 * 1024
 _TIME_END = 2**63
 
-Fit = Callable[[str], tuple[str, bool]]
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What of a record is indexed. `texts` False: only vectors that producers sent; `split` is the model's (vector.embed.port)."""
+
+    field: str
+    long_text: str
+    dimensions: int
+    texts: bool
+    split: Callable[[str, int], tuple[list[str], bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A record that could not be indexed, or, where a batch cannot be decoded, `records` of them from this offset on."""
+
+    offset: int
+    reason: str
+    records: int = 1
 
 
 @dataclass(slots=True)
 class Stretch:
-    """Records [first, `next_offset`) of a partition, ready to be embedded; `texts` by content hash, in order of appearance."""
+    """Records [first, `next_offset`) of a partition, ready to be embedded: a row for each piece of a text and for each vector that
+    was sent. `texts` and `vectors` (float32[d]) by content hash, in order of appearance."""
 
     offsets: list[int] = field(default_factory=list)
     timestamps_ms: list[int] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
     flags: list[int] = field(default_factory=list)
     texts: dict[bytes, str] = field(default_factory=dict)
+    vectors: dict[bytes, Float32] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
-    failed: int = 0
+    failures: list[Failure] = field(default_factory=list)
     next_offset: int = 0
     characters: int = 0
 
     @property
     def full(self) -> bool:
         return (
-            len(self.offsets) + self.skipped.total() >= RUN_RECORDS_MAX or self.characters >= RUN_CHARACTERS_MAX
-        )  # fmt: skip
+            len(self.offsets) + self.skipped.total() + len(self.failures) >= RUN_RECORDS_MAX
+            or self.characters >= RUN_CHARACTERS_MAX
+        )
 
-    def add(self, record: Record, text: str, cut: bool) -> None:
-        content = content_hash(text)
+    def add(self, record: Record, content: bytes, flags: int) -> None:
         self.offsets.append(record.offset)
         self.timestamps_ms.append(record.timestamp_ms)
         self.hashes.append(content)
-        self.flags.append(EMBEDDING_TRUNCATED if cut else 0)
+        self.flags.append(flags)
+
+    def add_text(self, record: Record, text: str, flags: int) -> None:
+        content = content_hash(text)
+        self.add(record, content, flags)
         if content not in self.texts:
             self.texts[content] = text
             self.characters += len(text)
 
-    def to_run(self, vectors: dict[bytes, Float32], dimensions: int) -> Run:
-        """The run to append; records whose text has no vector count as failed."""
-        rows = [row for row, content in enumerate(self.hashes) if content in vectors]
+    def refused(self, reasons: Mapping[bytes, str]) -> list[Failure]:
+        """Every failure, in order of offsets, when these contents have no vector for these reasons."""
+        failed: dict[int, str] = {}
+        for offset, content in zip(self.offsets, self.hashes, strict=True):
+            if content in reasons:
+                failed.setdefault(offset, reasons[content])
+        found = [Failure(offset, reason) for offset, reason in failed.items()]
+        return sorted([*self.failures, *found], key=lambda failure: failure.offset)
+
+    def to_run(self, vectors: Mapping[bytes, Float32], dimensions: int) -> Run:
+        """The run to append; a record one of whose contents has no vector counts as failed, with all its pieces."""
+        failed = {offset for offset, content in zip(self.offsets, self.hashes, strict=True) if content not in vectors}
+        rows = [row for row, offset in enumerate(self.offsets) if offset not in failed]
         hashes = [self.hashes[row] for row in rows]
         matrix = np.empty((len(rows), dimensions), dtype=np.float32)
         for row, content in enumerate(hashes):
@@ -65,14 +100,12 @@ class Stretch:
             vectors=matrix,
             flags=np.asarray([self.flags[row] for row in rows], dtype=np.uint8),
             skipped=self.skipped,
-            failed=self.failed + len(self.hashes) - len(rows),
+            failed=len(failed) + sum(failure.records for failure in self.failures),
             next_offset=self.next_offset,
         )
 
 
-def stretches(
-    batches: memoryview, first: int, next_offset: int, field_name: str, long_text: str, fit: Fit
-) -> Iterator[Stretch]:
+def stretches(batches: memoryview, first: int, next_offset: int, extraction: Extraction) -> Iterator[Stretch]:
     """The records of whole batches from offset `first` up to `next_offset`, in bounded stretches; the last one ends there, even
     when it is empty. Control batches hold no records. A batch that cannot be decoded counts as failed, with all its records."""
     stretch = Stretch()
@@ -81,24 +114,27 @@ def stretches(
             continue
         try:
             records = list(iterate_records(batches[header.position : header.position + header.size]))
-        except KafkaError:
+        except KafkaError as error:
             # Produce checked the batch's CRC, not what is inside; every reader fails on it alike.
-            stretch.failed += header.record_count
-            stretch.next_offset = header.last_offset + 1
+            _give_up(stretch, header, f"its batch cannot be decoded: {error.message}")
             continue
         if not _in_order(records, header):
-            stretch.failed += header.record_count
-            stretch.next_offset = header.last_offset + 1
+            _give_up(stretch, header, "its batch holds offsets or times that cannot be")
             continue
         for record in records:
             if first <= record.offset < next_offset:
-                _take(stretch, record, field_name, long_text, fit)
+                _take(stretch, record, extraction)
                 stretch.next_offset = record.offset + 1
                 if stretch.full:
                     yield stretch
                     stretch = Stretch()
     stretch.next_offset = next_offset
     yield stretch
+
+
+def _give_up(stretch: Stretch, header: BatchHeader, reason: str) -> None:
+    stretch.failures.append(Failure(header.base_offset, reason, header.record_count))
+    stretch.next_offset = header.last_offset + 1
 
 
 def _in_order(records: Iterable[Record], header: BatchHeader) -> bool:
@@ -111,13 +147,33 @@ def _in_order(records: Iterable[Record], header: BatchHeader) -> bool:
     return True
 
 
-def _take(stretch: Stretch, record: Record, field_name: str, long_text: str, fit: Fit) -> None:
-    text, reason = extract_text(record, field_name)
+def _take(stretch: Stretch, record: Record, extraction: Extraction) -> None:
+    sent = last_header(record.headers, VECTOR_HEADER)
+    if sent is not None:
+        _take_vector(stretch, record, sent, extraction.dimensions)
+        return
+    if not extraction.texts:
+        stretch.skipped["no_vector" if record.value is not None else "tombstone"] += 1
+        return
+    text, reason = extract_text(record, extraction.field)
     if text is None:
         stretch.skipped[reason or "empty"] += 1
         return
-    fitted, cut = fit(text)
-    if cut and long_text == "skip":
+    pieces, complete = extraction.split(text, PIECES_MAX if extraction.long_text == "chunk" else 1)
+    if not complete and extraction.long_text == "skip":
         stretch.skipped["too_long"] += 1
-    else:
-        stretch.add(record, fitted, cut)
+        return
+    flags = (CHUNK if len(pieces) > 1 else 0) | (0 if complete else EMBEDDING_TRUNCATED)
+    for piece in dict.fromkeys(pieces):
+        stretch.add_text(record, piece, flags)
+
+
+def _take_vector(stretch: Stretch, record: Record, sent: bytes, dimensions: int) -> None:
+    try:
+        vector = read_vector(sent, dimensions)
+    except ValueError as error:
+        stretch.failures.append(Failure(record.offset, str(error)))
+        return
+    content = vector_hash(sent)
+    stretch.add(record, content, 0)
+    stretch.vectors[content] = vector

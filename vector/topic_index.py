@@ -9,7 +9,7 @@ from typing import Any
 
 from protocol.errors import ErrorCode, KafkaError
 from vector.channel import ChannelClosed
-from vector.config import VectorConfig
+from vector.config import NO_MODEL, VectorConfig
 from vector.embed.port import Float32
 from vector.embed.scheduler import EmbedScheduler
 from vector.generation import Generation, Identity, latest_generation, open_generation
@@ -19,6 +19,7 @@ from vector.index.settings import IndexSettings
 from vector.indexer import LogSource, LogState, PartitionIndexer, PartitionPlace
 from vector.lag import LagClock
 from vector.models import Models
+from vector.prepare import Extraction
 from vector.threads import WorkerThreads
 
 RETRY_S = 5.0
@@ -173,10 +174,13 @@ class TopicIndex:
 
     def _start_indexer(self, partition: int) -> None:
         assert self.scheduler is not None
-        config = self.assignment.config
+        config, embedder = self.assignment.config, self.scheduler.embedder
         indexer = PartitionIndexer(
-            PartitionPlace(self.assignment.topic_id, partition, config.field, config.long_text),
+            PartitionPlace(self.assignment.topic_id, partition),
             self.indexes[partition],
+            Extraction(
+                config.field, config.long_text, embedder.dimensions, self.assignment.model != NO_MODEL, embedder.split
+            ),
             source=self._parts.source,
             scheduler=self.scheduler,
             threads=self._parts.threads,

@@ -124,7 +124,7 @@ class TopicSearch:
             if reason is None:
                 raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the model is loading")
             raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"queries cannot be embedded: {reason}")
-        fitted = [scheduler.embedder.fit(text)[0] for text in texts]
+        fitted = [scheduler.embedder.split(text, 1)[0][0] for text in texts]
         return await scheduler.query(fitted, [content_hash(text) for text in fitted])
 
     def _given(self, data: bytes) -> Float32:

@@ -6,6 +6,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from vector.embed.pieces import cut_at_characters
 from vector.embed.port import Float32, Kind
 
 DEFAULT_DIMENSIONS = 64
@@ -45,6 +46,6 @@ class HashingEmbedder:
     def prepare(self, kind: Kind) -> None:
         """Nothing to load."""
 
-    def fit(self, text: str) -> tuple[str, bool]:
-        """At most `max_tokens` characters."""
-        return text[: self.max_tokens], len(text) > self.max_tokens
+    def split(self, text: str, pieces_max: int) -> tuple[list[str], bool]:
+        """Pieces of at most `max_tokens` characters."""
+        return cut_at_characters(text, self.max_tokens, pieces_max)

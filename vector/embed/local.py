@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vector.embed.pieces import CHARACTERS_READ_MAX, cut_at_windows, overlap
 from vector.embed.port import EmbedError, Float32, Kind, ModelMissingError
 
 MODEL_FILE = "model.int8.onnx"
@@ -23,8 +24,6 @@ TOKENS_PER_RUN = 512
 # A call is the unit of waiting: a fresh record may stand behind one, so it should take tenths of a second at most.
 TEXTS_PER_CALL = 64
 TOKENS_PER_CALL = 4096
-# More characters than this never reach 256 tokens' worth of reading, and the tokenizer's time is bounded.
-CHARACTERS_READ_MAX = 32_768
 NORM_MIN = 1e-12
 # ONNX Runtime would turn the arithmetic of layer norm into operators that take four times as long (see bert_graph.py).
 SLOW_FUSIONS = ["LayerNormFusion", "SkipLayerNormFusion", "SimplifiedLayerNormFusion"]
@@ -81,7 +80,8 @@ class LocalEmbedder:
         except Exception as error:  # tokenizers raises bare Exception
             raise EmbedError(f"{directory / TOKENIZER_FILE}: {error}") from None
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self.max_tokens)
+        self._shared_tokens = overlap(self.max_tokens)
+        self._tokenizer.enable_truncation(self.max_tokens, stride=self._shared_tokens)
         self._path = directory / MODEL_FILE
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         # Bulk calls side by side, each on its caller's thread, never wait for one another; a query alone has all cores.
@@ -115,16 +115,21 @@ class LocalEmbedder:
         """Opens the session of this kind: a quarter of a second."""
         self.embed(["ready"], kind)
 
-    def fit(self, text: str) -> tuple[str, bool]:
-        """Cut behind the last token that the model reads."""
+    def split(self, text: str, pieces_max: int) -> tuple[list[str], bool]:
+        """Cut by the tokens that the model reads."""
         if len(text) <= self.max_tokens - 2:  # a token is a character at least; two are the model's own
-            return text, False
+            return [text], True
         read = text[:CHARACTERS_READ_MAX]
-        encoding = self._tokenizer.encode(read)
+        encoding = self._tokenizer.encode(read, add_special_tokens=True)
         if not encoding.overflowing:
-            return read, len(read) < len(text)
-        end = max(end for _, end in encoding.offsets)
-        return read[:end], True
+            return [read], len(read) == len(text)
+        every = [encoding, *encoding.overflowing]
+        windows = [
+            [offsets for offsets, special in zip(one.offsets, one.special_tokens_mask, strict=True) if not special]
+            for one in every[: pieces_max + 1]  # one more, so that the last piece ends at a word
+        ]
+        pieces = cut_at_windows(read, windows, self._shared_tokens)[:pieces_max]
+        return pieces, len(every) <= pieces_max and len(read) == len(text)
 
 
 class _Session:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vector.embed.pieces import cut_at_characters
 from vector.embed.port import EmbedError, EmbedSettings, Float32, Kind, PausedError, PoisonError, TransientError
 
 TEXTS_PER_CALL = 512  # of the 2,048 that OpenAI takes: a refusal costs less, and calls run in parallel
@@ -66,10 +67,9 @@ class OpenAIEmbedder:
     def prepare(self, kind: Kind) -> None:
         """Nothing to load."""
 
-    def fit(self, text: str) -> tuple[str, bool]:
-        """At most CHARACTERS_PER_TOKEN times the model's tokens, in characters."""
-        most = MAX_TOKENS * CHARACTERS_PER_TOKEN
-        return text[:most], len(text) > most
+    def split(self, text: str, pieces_max: int) -> tuple[list[str], bool]:
+        """Pieces of CHARACTERS_PER_TOKEN times the model's tokens, in characters."""
+        return cut_at_characters(text, MAX_TOKENS * CHARACTERS_PER_TOKEN, pieces_max)
 
     def _call(self, texts: Sequence[str]) -> list[Float32]:
         arguments: dict[str, Any] = {"dimensions": self._asked_dimensions} if self._asked_dimensions else {}

@@ -11,6 +11,13 @@ Float32 = npt.NDArray[np.float32]
 Kind = Literal["query", "passage"]
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a text has no vector: the model refuses it, or gives one that is zero or not finite."""
+
+    reason: str
+
+
 class Embedder(Protocol):
     """A model that turns texts into vectors. Safe to call from several threads at once.
 
@@ -43,8 +50,9 @@ class Embedder(Protocol):
         """Frees what the model holds."""
         ...
 
-    def fit(self, text: str) -> tuple[str, bool]:
-        """The part of a text that the model reads, and whether that is less than all of it."""
+    def split(self, text: str, pieces_max: int) -> tuple[list[str], bool]:
+        """The text in pieces that the model reads whole (see `vector.embed.pieces`), at most `pieces_max` of them, and whether
+        they are all of it. One piece: what the model reads of the text."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vector.config import NO_MODEL
 from vector.embed.port import Embedder, EmbedSettings, PausedError
 
 
@@ -19,6 +20,10 @@ def _open(provider: str, model: str, name: str, dimensions: int, settings: Embed
         from vector.embed.hashing import DEFAULT_DIMENSIONS, HashingEmbedder
 
         return HashingEmbedder(name, int(model) if model else dimensions or DEFAULT_DIMENSIONS)
+    if provider == NO_MODEL:
+        from vector.embed.none import NoEmbedder
+
+        return NoEmbedder(dimensions)
     if provider in ("local", "onnx"):
         from vector.embed.local import LocalEmbedder, local_model_path
 

@@ -21,6 +21,7 @@ from vector.embed.port import (
     Kind,
     PausedError,
     PoisonError,
+    Refusal,
     TransientError,
     estimated_tokens,
 )
@@ -98,7 +99,7 @@ class EmbedScheduler:
         self.paused = False
         """Whether the trouble needs a person."""
         self._cache = VectorCache() if cache is None else cache
-        self._flying: dict[bytes, asyncio.Future[Float32 | None]] = {}
+        self._flying: dict[bytes, asyncio.Future[Float32 | Refusal]] = {}
         self._small: set[bytes] = set()
         self._jobs: list[_Job] = []
         self._calls = 0
@@ -118,10 +119,10 @@ class EmbedScheduler:
             loop.run_in_executor(self._queries, self.embedder.prepare, "query"),
         )
 
-    async def vectors(self, texts: Mapping[bytes, str]) -> dict[bytes, Float32 | None]:
-        """float32[d] for each text by content hash; None for poison. Waits as long as the provider is down."""
-        found: dict[bytes, Float32 | None] = {}
-        flying: dict[bytes, asyncio.Future[Float32 | None]] = {}
+    async def vectors(self, texts: Mapping[bytes, str]) -> dict[bytes, Float32 | Refusal]:
+        """float32[d] for each text by content hash, or why it has none. Waits as long as the provider is down."""
+        found: dict[bytes, Float32 | Refusal] = {}
+        flying: dict[bytes, asyncio.Future[Float32 | Refusal]] = {}
         new: list[tuple[bytes, str]] = []
         loop = asyncio.get_running_loop()
         for content, text in texts.items():
@@ -149,7 +150,8 @@ class EmbedScheduler:
             for index, content in enumerate(hashes):
                 known = self._cache.get(content)
                 if known is None and content in self._small and self.trouble is None:
-                    known = await asyncio.shield(self._flying[content])
+                    outcome = await asyncio.shield(self._flying[content])
+                    known = None if isinstance(outcome, Refusal) else outcome
                 if known is not None:
                     self.counters.cache_hits += 1
                     found[index] = known
@@ -278,13 +280,13 @@ class EmbedScheduler:
     def _poison(self, content: bytes, reason: str) -> None:
         self.counters.poisoned += 1
         self.failures.append(reason)
-        self._resolve(content, None)
+        self._resolve(content, Refusal(reason))
 
-    def _resolve(self, content: bytes, vector: Float32 | None) -> None:
+    def _resolve(self, content: bytes, outcome: Float32 | Refusal) -> None:
         self._small.discard(content)
         future = self._flying.pop(content)
         if not future.done():
-            future.set_result(vector)
+            future.set_result(outcome)
 
     def _succeeded(self) -> None:
         self._attempt, self.trouble, self.paused = 0, None, False

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vector.embed.local import MODELS
+from vector.embed.pieces import CHARACTERS_READ_MAX, cut_at_windows, overlap
 from vector.embed.port import Float32, Kind, ModelMissingError
 
 BATCH_TEXTS = 32
@@ -56,16 +57,29 @@ class SentenceTransformersEmbedder:
     def prepare(self, kind: Kind) -> None:
         """Nothing to load."""
 
-    def fit(self, text: str) -> tuple[str, bool]:
-        """Cut behind the last token that the model reads, where its tokenizer tells."""
+    def split(self, text: str, pieces_max: int) -> tuple[list[str], bool]:
+        """Cut by the tokens that the model reads, where its tokenizer tells."""
         if len(text) <= self.max_tokens - 2:
-            return text, False
+            return [text], True
+        read, shared = text[:CHARACTERS_READ_MAX], overlap(self.max_tokens)
         tokens = self._model.tokenizer(
-            text, truncation=True, max_length=self.max_tokens, return_offsets_mapping=True, verbose=False
+            read,
+            truncation=True,
+            max_length=self.max_tokens,
+            stride=shared,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            verbose=False,
         )
-        end = max(end for _, end in tokens["offset_mapping"])
-        rest = text[end:].strip()
-        return (text[:end], True) if rest else (text, False)
+        every = [
+            [place for place, special in zip(offsets, mask, strict=True) if not special]
+            for offsets, mask in zip(tokens["offset_mapping"], tokens["special_tokens_mask"], strict=True)
+        ]
+        if len(every) == 1:
+            return [read], len(read) == len(text)
+        pieces = cut_at_windows(read, every[: pieces_max + 1], shared)[:pieces_max]
+        return pieces, len(every) <= pieces_max and len(read) == len(text)
 
 
 def _path_of(model: str) -> str:

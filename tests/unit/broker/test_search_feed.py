@@ -6,7 +6,9 @@ from broker.search.feed import WorkerFeed
 from protocol.record_batch import TRANSACTIONAL, Record, build_batch, parse_batches
 from storage.log import PartitionLog
 from tests.unit.broker.admin import Admin
-from vector.prepare import stretches
+from vector.prepare import Extraction, stretches
+
+EXTRACTION = Extraction("value", "truncate", 1, texts=True, split=lambda text, _: ([text], True))
 
 
 def append(log: PartitionLog, producer_id: int, sequence: int, value: bytes, *, transactional: bool) -> None:
@@ -51,9 +53,7 @@ async def test_the_indexer_never_sees_aborted_open_or_control_records() -> None:
         while offset < log.last_stable_offset:
             limit = chance.choice([1, 200, 1000])
             batches, next_offset, _ = await feed.read((topic.topic_id, 0, offset, limit))
-            for stretch in stretches(
-                memoryview(batches), offset, next_offset, "value", "truncate", lambda text: (text, False)
-            ):
+            for stretch in stretches(memoryview(batches), offset, next_offset, EXTRACTION):
                 found += list(stretch.texts.values())
             assert next_offset > offset
             offset = next_offset

@@ -25,6 +25,7 @@ from vector.index.query import IndexQuery
 from vector.index.settings import IndexSettings
 from vector.indexer import LogRun, LogState, PartitionIndexer, PartitionPlace
 from vector.lag import MARKS_MAX, LagClock
+from vector.prepare import Extraction
 from vector.threads import WorkerThreads
 
 DIMENSIONS = 16
@@ -98,8 +99,9 @@ class Partition:
         self.now = 0.0
         self.lag = LagClock(lambda: self.now)
         self.indexer = PartitionIndexer(
-            PartitionPlace(TOPIC_ID, 0, "value", "truncate"),
+            PartitionPlace(TOPIC_ID, 0),
             self.index,
+            Extraction("value", "truncate", DIMENSIONS, True, scheduler.embedder.split),
             source=log,
             scheduler=scheduler,
             threads=self.threads,

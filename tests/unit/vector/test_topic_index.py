@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from protocol.errors import ErrorCode, KafkaError
@@ -14,6 +15,7 @@ from vector import topic_index
 from vector.config import VectorConfig
 from vector.embed.hashing import HashingEmbedder
 from vector.embed.port import Embedder, EmbedSettings
+from vector.extract import VECTOR_HEADER
 from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
 from vector.indexer import LogRun, LogState
@@ -232,3 +234,37 @@ async def test_a_model_of_another_revision_never_searches_the_old_index(tmp_path
     assert answer["generation"] == 2
     await topic.close()
     second.close()
+
+
+async def test_texts_cannot_be_searched_where_producers_send_the_vectors(worker: Worker) -> None:
+    """vector.embedding.model=none: a text query says so; vectors work."""
+    worker.parts = WorkerParts(
+        worker.parts.directory,
+        VectorSource(),
+        Models(EmbedSettings(""), worker.threads),
+        worker.threads,
+        worker.builder,
+    )
+    config = VectorConfig("value", "none", 2, "cosine", "chunk", 16, 100, 64, "sq8")
+    topic = TopicIndex(Assignment("logs", b"t" * 16, config, "none", {0: STATE}), worker.parts)
+    topic.start()
+    await indexed(topic, 1)
+    searcher = TopicSearch(topic, worker.parts.source, worker.threads)
+    with pytest.raises(KafkaError, match="the producers send the vectors") as caught:
+        await searcher.search(search())
+    assert caught.value.code == ErrorCode.INVALID_REQUEST
+    query = {"vector": np.array([0, 1], "<f4").tobytes()}
+    answer = await searcher.search({**search(), "queries": [query]})
+    assert [row[1] for row in answer["results"][0]] == [1, 0]
+    await topic.close()
+
+
+class VectorSource(Source):
+    """Two records with vectors of their own."""
+
+    async def read(self, topic_id: bytes, partition: int, offset: int, max_bytes: int) -> LogRun:
+        if offset >= len(VALUES):
+            return LogRun(b"", offset, STATE)
+        sent = [np.array(vector, "<f4").tobytes() for vector in ((1, 0), (0, 1))]
+        records = [Record(n, 1000 + n, None, b"text", [(VECTOR_HEADER, data)]) for n, data in enumerate(sent)]
+        return LogRun(bytes(build_batch(records)), len(VALUES), STATE)

@@ -43,13 +43,27 @@ def test_meaning_decides(embedder: LocalEmbedder) -> None:
 
 @needs_model
 def test_long_texts_are_cut_where_the_model_stops_reading(embedder: LocalEmbedder) -> None:
-    assert embedder.fit("short text") == ("short text", False)
+    assert embedder.split("short text", 1) == (["short text"], True)
     long = "error " * 1000
-    fitted, cut = embedder.fit(long)
-    assert cut
-    assert long.startswith(fitted)
-    assert embedder.fit(fitted) == (fitted, False)
-    assert np.array_equal(embedder.embed([long], "query"), embedder.embed([fitted], "query"))
+    (piece,), complete = embedder.split(long, 1)
+    assert not complete
+    assert long.startswith(piece)
+    assert embedder.split(piece, 1) == ([piece], True)
+    assert np.array_equal(embedder.embed([long], "query")[0], embedder.embed([piece], "query")[0])
+
+
+@needs_model
+def test_pieces_by_tokens_cover_the_text_and_fit_the_model(embedder: LocalEmbedder) -> None:
+    words = [f"{'internationalization' if number % 7 == 0 else 'word'}{number}" for number in range(1500)]
+    text = " ".join(words)
+    pieces, complete = embedder.split(text, 256)
+    assert complete
+    assert len(pieces) > 5
+    assert {word for piece in pieces for word in piece.split()} == set(words)
+    for piece in pieces:
+        assert embedder.split(piece, 1) == ([piece], True)
+    first, whole = embedder.split(text, 3)
+    assert (first, whole) == (pieces[:3], False)
 
 
 def test_a_missing_model_says_how_to_get_it(tmp_path: Path) -> None:

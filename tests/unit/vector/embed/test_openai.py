@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vector.embed.openai import RETRY_AFTER_MAX_S, OpenAIEmbedder, retry_after_s
-from vector.embed.port import EmbedError, EmbedSettings, PausedError, PoisonError, TransientError
+from vector.embed.port import EmbedError, EmbedSettings, PausedError, PoisonError, Refusal, TransientError
 from vector.embed.scheduler import EmbedScheduler
 from vector.extract import content_hash
 
@@ -198,7 +198,7 @@ async def test_poison_is_found_by_bisecting_and_the_rest_is_embedded(server: Ser
     scheduler = EmbedScheduler(embedder)
     texts = [f"text {number}" for number in range(20)] + ["poison"]
     found = await scheduler.vectors({content_hash(text): text for text in texts})
-    assert found.pop(content_hash("poison")) is None
+    assert found.pop(content_hash("poison")) == Refusal("openai:unknown-model: HTTP 400: the reason")
     assert all(found[content_hash(text)] is not None for text in texts[:-1])
     assert len(server.requests) <= 2 * 21
     assert scheduler.counters.poisoned == 1
