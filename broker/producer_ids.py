@@ -1,9 +1,18 @@
 """Producer ids, each given out once in the life of the data directory."""
 
+from typing import NamedTuple
+
 from broker.meta_store import MetaStore
 
 BLOCK = 1000
 """Ids made durable at once, as in Kafka (ProducerIdsBlock); a restart skips what was left of the block."""
+
+
+class ProducerIdAndEpoch(NamedTuple):
+    """A producer, and which of its successive lives."""
+
+    producer_id: int
+    producer_epoch: int
 
 
 class ProducerIds:

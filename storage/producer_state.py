@@ -81,6 +81,9 @@ class ProducerState:
             if base_sequence == ((batches[-1][1] + 1) & _SEQUENCE_MASK if batches else 0):
                 return None
             last_sequence = (base_sequence + last_offset_delta) & _SEQUENCE_MASK
+            if base_sequence < 0:
+                # A coordinator's own write in the name of a producer: it does not count.
+                return None
             for batch in batches:
                 if batch[0] == base_sequence and batch[1] == last_sequence:
                     return batch
@@ -93,7 +96,7 @@ class ProducerState:
                 ErrorCode.INVALID_PRODUCER_EPOCH,
                 f"producer {producer_id} has epoch {producer.epoch}; a batch of epoch {epoch} came too late",
             )
-        if base_sequence != 0:
+        if base_sequence > 0:
             raise KafkaError(
                 ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
                 f"producer {producer_id} began epoch {epoch} with sequence {base_sequence}, not 0",
@@ -114,13 +117,14 @@ class ProducerState:
         batch = (base_sequence, (base_sequence + last_offset_delta) & _SEQUENCE_MASK, base_offset, timestamp)
         producer = self.producers.get(producer_id)
         if producer is None:
-            self.producers[producer_id] = Producer(producer_id, epoch, now_ms, [batch])
-            return
+            producer = self.producers[producer_id] = Producer(producer_id, epoch, now_ms, [])
         producer.last_active_ms = now_ms
         batches = producer.batches
         if producer.epoch != epoch:
             producer.epoch = epoch
             batches.clear()
+        if base_sequence < 0:
+            return
         batches.append(batch)
         if len(batches) > BATCHES_REMEMBERED:
             del batches[0]

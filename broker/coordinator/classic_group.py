@@ -108,12 +108,14 @@ class ClassicGroup:
         generation_id = committer.generation_id
         if generation_id < 0 and self.state is GroupState.EMPTY:
             return ErrorCode.NONE
+        transactional = committer.producer is not None
         if generation_id < 0 and not member_id and group_instance_id is None:
-            return ErrorCode.UNKNOWN_MEMBER_ID
+            # TxnOffsetCommit before v3 says nothing of members.
+            return ErrorCode.NONE if transactional else ErrorCode.UNKNOWN_MEMBER_ID
         error = self.roster.check(member_id, group_instance_id)
         if error is ErrorCode.NONE and generation_id != self.generation_id:
             error = ErrorCode.ILLEGAL_GENERATION
-        if error is ErrorCode.NONE and self.state is GroupState.COMPLETING_REBALANCE:
+        if error is ErrorCode.NONE and self.state is GroupState.COMPLETING_REBALANCE and not transactional:
             error = ErrorCode.REBALANCE_IN_PROGRESS
         return error
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from broker.producer_ids import ProducerIdAndEpoch
+
 
 class GroupState(StrEnum):
     """Names as Kafka prints them; DEAD is the answer for a group that does not exist."""
@@ -40,3 +42,5 @@ class Committer:
     group_instance_id: str | None
     generation_id: int
     api_version: int
+    producer: ProducerIdAndEpoch | None = None
+    """Whose transaction the offsets belong to (TxnOffsetCommit)."""

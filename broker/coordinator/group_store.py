@@ -4,7 +4,6 @@ Every change is appended to the journal in the turn in which it happens, and no 
 durable. At start the journal is replayed: members go on heartbeating with the same generation after a kill -9.
 """
 
-import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +16,29 @@ from broker.coordinator.answers import failed_join, failed_sync
 from broker.coordinator.classic_group import ClassicGroup
 from broker.coordinator.effects import Effects, TimerKey
 from broker.coordinator.group_state import GroupLimits
-from broker.coordinator.journal import Journal
 from broker.coordinator.offsets import OffsetTable
-from broker.coordinator.records import CoordinatorRecord, GroupRecord, OffsetRecord
+from broker.coordinator.records import (
+    OFFSETS_TOPIC,
+    OFFSETS_TOPIC_CONFIGS,
+    CoordinatorRecord,
+    GroupRecord,
+    OffsetRecord,
+    decode_record,
+    encode_record,
+)
+from broker.journal import Journal, JournalFormat, TransactionalRecord, TransactionEnd
+from broker.producer_ids import ProducerIdAndEpoch
 from broker.scheduler import Scheduler, Timer
 from broker.topics import Topics
 from protocol.errors import ErrorCode, KafkaError
 from storage.clock import Clock
-from storage.log import PartitionLog
 from storage.log_manager import LogManager
 
 logger = structlog.get_logger(__name__)
+
+GROUP_JOURNAL: JournalFormat[CoordinatorRecord] = JournalFormat(
+    OFFSETS_TOPIC, OFFSETS_TOPIC_CONFIGS, encode_record, decode_record, name_of=lambda record: record.group_id
+)
 
 
 @dataclass(slots=True)
@@ -49,14 +60,21 @@ class GroupStore:
         self._topics = topics
         self._logs = logs
         self._scheduler = scheduler
-        self._journal = Journal(topics, clock, config.offsets_topic_num_partitions)
+        self._journal = Journal(GROUP_JOURNAL, topics, logs, clock, config.offsets_topic_num_partitions)
         self._limits = GroupLimits(config.group_max_size, config.group_initial_rebalance_delay_ms)
         self.entries: dict[str, GroupEntry] = {}
+        self._in_transaction: dict[tuple[int, int], set[str]] = {}
+        """(producer id, partition of the journal) -> the groups to which its open transaction commits offsets."""
 
     def load(self) -> None:
         """Replays the journal, then starts the sessions of the members found in it."""
-        for record in self._journal.replay():
-            self._replay(record)
+        for item in self._journal.replay():
+            if isinstance(item, TransactionEnd):
+                self.end_transaction(item, sequence=0)
+            elif isinstance(item, TransactionalRecord):
+                self._replay(item.record, item.producer_id)
+            else:
+                self._replay(item)
         for entry in list(self.entries.values()):
             self.write(entry, list(self._orphaned(entry)))
             self.apply(entry, entry.group.resume())
@@ -80,7 +98,7 @@ class GroupStore:
     def delete(self, entry: GroupEntry) -> ErrorCode | None:
         """Deletes a group and its offsets; an error code when the log refuses it."""
         group_id = entry.group.group_id
-        records: list[CoordinatorRecord] = [OffsetRecord(group_id, t, p, None) for t, p, _ in entry.offsets]
+        records: list[CoordinatorRecord] = [OffsetRecord(group_id, t, p, None) for t, p in entry.offsets.partitions()]
         failure = self.write(entry, [*records, *entry.group.deletion_records()])
         if failure is None:
             _cancel_timers(entry)
@@ -97,18 +115,43 @@ class GroupStore:
         elif effects.joins or effects.syncs:
             self.when_durable(entry, partial(_answer, effects))
 
-    def write(self, entry: GroupEntry, records: Sequence[CoordinatorRecord]) -> ErrorCode | None:
-        """Appends records and takes up what they say; an error code when the log refuses them."""
+    def write(
+        self,
+        entry: GroupEntry,
+        records: Sequence[CoordinatorRecord],
+        producer: ProducerIdAndEpoch | None = None,
+    ) -> ErrorCode | None:
+        """Appends records and takes up what they say; an error code when the log refuses them.
+
+        Offsets written as part of a producer's transaction are pending until its end.
+        """
         if not records:
             return None
         try:
-            entry.sequence = self._journal.append(entry.group.group_id, records)
+            entry.sequence = self._journal.append(entry.group.group_id, records, producer)
         except KafkaError as error:
             logger.warning("group record refused", group=entry.group.group_id, error=str(error))
             return _refused(error.code)
         for record in records:
-            _take_up(entry, record)
+            if producer is None:
+                _take_up(entry, record)
+            else:
+                self._take_up_pending(entry, record, producer.producer_id)
         return None
+
+    def partition_of(self, group_id: str) -> int:
+        """The partition of the internal topic that holds a group."""
+        return self._journal.partition_of(group_id)
+
+    def end_transaction(self, end: TransactionEnd, *, sequence: int) -> None:
+        """A marker was written to the internal topic: what was pending is committed, or forgotten."""
+        for group_id in self._in_transaction.pop((end.producer_id, end.partition), ()):
+            entry = self.entries.get(group_id)
+            if entry is not None:
+                entry.offsets.end_transaction(end.producer_id, commit=end.commit)
+                entry.sequence = max(entry.sequence, sequence)
+                if not entry.offsets and not entry.group.live_records() and entry.group.is_disposable:
+                    del self.entries[group_id]
 
     def when_durable(self, entry: GroupEntry, callback: Callable[[ErrorCode], None]) -> None:
         """Runs the callback once everything written so far for the group would survive a crash, or cannot."""
@@ -121,8 +164,7 @@ class GroupStore:
     def rewrite(self) -> None:
         """Bounds the journal: what lives is written anew where most records are outdated."""
         try:
-            for partition_log, offset, sequence in self._journal.rewrite(self._live_records()):
-                self._logs.when_durable(sequence, partial(_forget_before, partition_log, offset))
+            self._journal.rewrite(self._live_records())
         except KafkaError as error:
             # What has been rewritten stands beside the old records until the next time: only space is lost.
             logger.warning("group records not rewritten", error=str(error))
@@ -146,13 +188,22 @@ class GroupStore:
             if topic is None or not committed.belongs_to(topic.topic_id):
                 yield OffsetRecord(entry.group.group_id, name, partition, None)
 
-    def _replay(self, record: CoordinatorRecord) -> None:
+    def _take_up_pending(self, entry: GroupEntry, record: CoordinatorRecord, producer_id: int) -> None:
+        if isinstance(record, OffsetRecord) and record.value is not None:
+            entry.offsets.put_pending(producer_id, record.topic, record.partition, record.value)
+            self._in_transaction.setdefault((producer_id, self.partition_of(record.group_id)), set()).add(
+                record.group_id
+            )
+
+    def _replay(self, record: CoordinatorRecord, producer_id: int | None = None) -> None:
         entry = self.entries.get(record.group_id)
         if entry is None:
             if record.value is None:
                 return
             entry = self.create(record.group_id)
-        if isinstance(record, GroupRecord) and record.value is not None:
+        if producer_id is not None:
+            self._take_up_pending(entry, record, producer_id)
+        elif isinstance(record, GroupRecord) and record.value is not None:
             entry.group.restore(record.value)
         else:
             _take_up(entry, record)
@@ -164,13 +215,6 @@ class GroupStore:
             yield from entry.group.live_records()
             for topic, partition, committed in entry.offsets:
                 yield OffsetRecord(group_id, topic, partition, committed)
-
-
-def _forget_before(partition_log: PartitionLog, offset: int, failure: Exception | None) -> None:
-    if failure is None and offset <= partition_log.high_watermark:
-        # Refused by a full disk, it waits for the next rewrite; the WAL, which calls this, must not hear of it.
-        with contextlib.suppress(KafkaError):
-            partition_log.delete_records_before(offset)
 
 
 def _take_up(entry: GroupEntry, record: CoordinatorRecord) -> None:

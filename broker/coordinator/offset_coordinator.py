@@ -8,6 +8,7 @@ from broker.coordinator.names import is_too_long
 from broker.coordinator.offsets import OffsetTable, expired_offsets
 from broker.coordinator.records import CommittedOffset, OffsetRecord
 from broker.deferred import Deferred
+from broker.journal import TransactionEnd
 from protocol.errors import ErrorCode, KafkaError
 from storage.clock import Clock
 
@@ -30,13 +31,22 @@ class OffsetCoordinator:
             answer.resolve(error)
             return answer
         records = [OffsetRecord(committer.group_id, topic, partition, value) for topic, partition, value in offsets]
-        self._store.apply(entry, entry.group.offsets_committed(committer.member_id))
-        failure = self._store.write(entry, records)
+        if committer.producer is None:
+            self._store.apply(entry, entry.group.offsets_committed(committer.member_id))
+        failure = self._store.write(entry, records, committer.producer)
         if failure is not None:
             answer.resolve(failure)
             return answer
         self._store.when_durable(entry, answer.resolve)
         return answer
+
+    def partition_of(self, group_id: str) -> int:
+        """The partition of the internal topic to which a transaction that commits offsets of the group writes. Raises KafkaError."""
+        return self._store.partition_of(group_id)
+
+    def end_transaction(self, partition: int, producer_id: int, *, commit: bool, sequence: int) -> None:
+        """A marker was written to a partition of the internal topic, with this storage sequence."""
+        self._store.end_transaction(TransactionEnd(partition, producer_id, commit), sequence=sequence)
 
     def when_durable(self, group_ids: Iterable[str], callback: Callable[[ErrorCode], None]) -> None:
         """Runs the callback once everything committed so far by these groups would survive a crash."""

@@ -7,15 +7,20 @@ from broker.coordinator.records import CommittedOffset
 
 
 class OffsetTable:
-    """Committed offsets by topic and partition; topics and partitions in the order in which they were first committed."""
+    """Committed offsets by topic and partition; topics and partitions in the order in which they were first committed.
 
-    __slots__ = ("_topics",)
+    Those of open transactions are pending: they count with the commit, unless a plain commit or a deletion came after them.
+    """
+
+    __slots__ = ("_pending", "_topics")
 
     def __init__(self) -> None:
         self._topics: dict[str, dict[int, CommittedOffset]] = {}
+        self._pending: dict[int, dict[tuple[str, int], CommittedOffset | None]] = {}
+        """Producer id -> (topic, partition) -> offset; None: something newer has been written."""
 
     def __bool__(self) -> bool:
-        return bool(self._topics)
+        return bool(self._topics or self._pending)
 
     def __iter__(self) -> Iterator[tuple[str, int, CommittedOffset]]:
         for topic, partitions in self._topics.items():
@@ -32,14 +37,38 @@ class OffsetTable:
     def topics(self) -> list[str]:
         return list(self._topics)
 
+    def partitions(self) -> list[tuple[str, int]]:
+        """Every (topic, partition) of which an offset is committed or pending."""
+        committed = [(topic, partition) for topic, partitions in self._topics.items() for partition in partitions]
+        return list(dict.fromkeys([*committed, *(place for offsets in self._pending.values() for place in offsets)]))
+
+    def is_pending(self, topic: str, partition: int) -> bool:
+        """Whether an open transaction commits an offset of the partition."""
+        return any((topic, partition) in offsets for offsets in self._pending.values())
+
+    def put_pending(self, producer_id: int, topic: str, partition: int, committed: CommittedOffset) -> None:
+        self._pending.setdefault(producer_id, {})[topic, partition] = committed
+
+    def end_transaction(self, producer_id: int, *, commit: bool) -> None:
+        for (topic, partition), committed in self._pending.pop(producer_id, {}).items():
+            if commit and committed is not None:
+                self.put(topic, partition, committed)
+
     def put(self, topic: str, partition: int, committed: CommittedOffset) -> None:
+        self._overtake(topic, partition)
         self._topics.setdefault(topic, {})[partition] = committed
 
     def remove(self, topic: str, partition: int) -> None:
+        self._overtake(topic, partition)
         partitions = self._topics.get(topic, {})
         partitions.pop(partition, None)
         if not partitions:
             self._topics.pop(topic, None)
+
+    def _overtake(self, topic: str, partition: int) -> None:
+        for offsets in self._pending.values():
+            if (topic, partition) in offsets:
+                offsets[topic, partition] = None
 
 
 def expired_offsets(

@@ -19,6 +19,13 @@ _GROUP_VERSION = 3
 _OFFSET_VERSION = 4
 _EXPIRING_OFFSET_VERSION = 1
 NO_TOPIC_ID = bytes(16)
+OFFSETS_TOPIC = "__consumer_offsets"
+# As Kafka creates it (offsets.topic.segment.bytes, compression none, compacted).
+OFFSETS_TOPIC_CONFIGS: dict[str, str | None] = {
+    "cleanup.policy": "compact",
+    "compression.type": "producer",
+    "segment.bytes": str(100 * 1024 * 1024),
+}
 
 KeyValue = tuple[bytes, bytes | None]
 

@@ -27,9 +27,12 @@ _Partitions = OffsetFetchResponse.OffsetFetchResponsePartitions
 
 @api(ApiKey.OFFSET_FETCH, versions=(1, 10))
 def handle(context: RequestContext, request: OffsetFetchRequest) -> Deferred[OffsetFetchResponse]:
-    """Errors: 100 per partition for an unknown topic id; 16 for the group when offsets cannot be made durable."""
+    """Errors: 100 per partition for an unknown topic id, 88 where an open transaction may change the offset and it is to be
+    stable (v7+); 16 for the group when offsets cannot be made durable."""
     batched = context.api_version >= BATCHED_FROM
-    groups = [_fetch(context, group) for group in (request.groups if batched else [_single(request)])]
+    groups = [
+        _fetch(context, group, request.require_stable) for group in (request.groups if batched else [_single(request)])
+    ]
     answer: Deferred[OffsetFetchResponse] = Deferred()
 
     def respond(error: ErrorCode) -> None:
@@ -63,6 +66,7 @@ def _single_response(group: _Group) -> OffsetFetchResponse:
                         committed_offset=partition.committed_offset,
                         committed_leader_epoch=partition.committed_leader_epoch,
                         metadata=partition.metadata,
+                        error_code=partition.error_code,
                     )
                     for partition in topic.partitions
                 ],
@@ -72,7 +76,7 @@ def _single_response(group: _Group) -> OffsetFetchResponse:
     )
 
 
-def _fetch(context: RequestContext, group: OffsetFetchRequest.OffsetFetchRequestGroup) -> _Group:
+def _fetch(context: RequestContext, group: OffsetFetchRequest.OffsetFetchRequestGroup, stable: bool) -> _Group:
     offsets = context.services.groups.offsets.of_group(group.group_id)
     answered = _Group(group_id=group.group_id)
     by_id, topics = context.api_version >= TOPIC_IDS_FROM, context.services.topics
@@ -81,23 +85,24 @@ def _fetch(context: RequestContext, group: OffsetFetchRequest.OffsetFetchRequest
             known = topics.get(name)
             if known is not None:
                 current = [p for p, committed in offsets.of_topic(name).items() if committed.belongs_to(known.topic_id)]
-                answered.topics.append(_topic(name, known.topic_id, offsets, current))
+                answered.topics.append(_topic(name, known.topic_id, offsets, current, stable))
         return answered
     for wanted in group.topics:
         known = topics.get_by_id(wanted.topic_id) if by_id else topics.get(wanted.name)
         if known is not None:
-            answered.topics.append(_topic(known.name, known.topic_id, offsets, wanted.partition_indexes))
+            answered.topics.append(_topic(known.name, known.topic_id, offsets, wanted.partition_indexes, stable))
         elif by_id:
             answered.topics.append(_unknown(wanted))
         else:
-            answered.topics.append(_topic(wanted.name, NO_TOPIC_ID, offsets, wanted.partition_indexes))
+            answered.topics.append(_topic(wanted.name, NO_TOPIC_ID, offsets, wanted.partition_indexes, stable))
     return answered
 
 
-def _topic(name: str, topic_id: bytes, offsets: OffsetTable, partitions: Iterable[int]) -> _Topics:
+def _topic(name: str, topic_id: bytes, offsets: OffsetTable, partitions: Iterable[int], stable: bool) -> _Topics:
     answered = _Topics(name=name, topic_id=topic_id)
     for partition in partitions:
-        committed = offsets.get(name, partition)
+        unstable = stable and offsets.is_pending(name, partition)
+        committed = None if unstable else offsets.get(name, partition)
         if committed is not None and not committed.belongs_to(topic_id):
             committed = None
         answered.partitions.append(
@@ -106,6 +111,7 @@ def _topic(name: str, topic_id: bytes, offsets: OffsetTable, partitions: Iterabl
                 committed_offset=NO_OFFSET if committed is None else committed.offset,
                 committed_leader_epoch=-1 if committed is None else committed.leader_epoch,
                 metadata="" if committed is None else committed.metadata,
+                error_code=ErrorCode.UNSTABLE_OFFSET_COMMIT if unstable else ErrorCode.NONE,
             )
         )
     return answered

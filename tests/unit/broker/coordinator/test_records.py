@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.coordinator.group_metadata import GroupMetadata, MemberMetadata
-from broker.coordinator.journal import string_hash
 from broker.coordinator.records import CommittedOffset, GroupRecord, OffsetRecord, decode_record, encode_record
+from broker.journal import string_hash
 
 MEMBER_ID = "instance-1-3a084c33-10c7-49c0-b727-ea30d21af22c"
 # Read from __consumer_offsets of Apache Kafka 4.3.0.

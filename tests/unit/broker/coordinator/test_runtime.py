@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.coordinator import journal
+from broker import journal
 from broker.coordinator.group_state import GroupState
-from broker.coordinator.journal import OFFSETS_TOPIC
+from broker.coordinator.records import OFFSETS_TOPIC
+from broker.producer_ids import ProducerIdAndEpoch
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import LeaveGroupRequest
 from storage.log import PartitionLog
@@ -242,3 +243,76 @@ def test_replay_gives_the_same_state(worlds, tmp_path, seed) -> None:
         world.turn()
     before = {group_id: state for group_id, state in world.state().items() if state != (None, [])}
     assert restarted(worlds, tmp_path).state() == before
+
+
+PRODUCER = ProducerIdAndEpoch(7, 0)
+
+
+def test_offsets_of_a_transaction_count_with_its_commit(worlds, tmp_path) -> None:
+    """Pending until then, also over a restart; a plain commit that came later stays; an abort leaves nothing."""
+    world = worlds[0]
+    world.commit("g", "t", 0, 5)
+    for partition in range(3):
+        assert value(world.commit("g", "t", partition, 10, producer=PRODUCER)) == 0
+    world.commit("g", "t", 1, 20)
+    for _ in range(2):
+        offsets = world.groups.offsets.of_group("g")
+        assert [(partition, committed.offset) for _, partition, committed in offsets] == [(0, 5), (1, 20)]
+        assert [offsets.is_pending("t", partition) for partition in range(4)] == [True, True, True, False]
+        world = restarted(worlds, tmp_path)
+    world.end_transaction("g", 7, commit=True)
+    for _ in range(2):
+        offsets = world.groups.offsets.of_group("g")
+        assert [(partition, committed.offset) for _, partition, committed in offsets] == [(0, 10), (1, 20), (2, 10)]
+        assert not offsets.is_pending("t", 0)
+        world = restarted(worlds, tmp_path)
+    world.commit("g", "t", 0, 30, producer=PRODUCER)
+    world.end_transaction("g", 7, commit=False)
+    assert world.groups.offsets.of_group("g").get("t", 0).offset == 10
+
+
+def test_a_deleted_group_takes_its_pending_offsets_along(worlds, tmp_path) -> None:
+    """The commit of the transaction does not bring them back, whether the broker was restarted in between or not."""
+    world = worlds[0]
+    world.commit("g", "t", 0, 10, producer=PRODUCER)
+    world.groups.delete_group("g")
+    world.turn()
+    again = restarted(worlds, tmp_path)
+    for one in (world, again):
+        one.end_transaction("g", 7, commit=True)
+        assert one.state() == {}
+
+
+def test_who_may_commit_offsets_in_a_transaction(worlds) -> None:
+    """Members of their generation, and callers who say nothing of members (v0-2); the state of the group does not matter."""
+    world = worlds[0]
+    joining = world.join("g")
+    world.pass_time(0)
+    joined = value(joining)
+    assert joined.generation_id == 1  # CompletingRebalance: its leader has yet to send the assignment
+    member = (joined.member_id, 1)
+    for who, code in ((member, 0), (("", -1), 0), ((joined.member_id, 0), 22), (("nobody", 1), 25), (("", 1), 25)):
+        assert value(world.commit("g", "t", 0, 1, who, producer=PRODUCER)) == code
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_replay_gives_the_same_offsets_of_transactions(worlds, tmp_path, seed) -> None:
+    """Random commits, plain and in transactions, and ends of these, over restarts."""
+    world, chance = worlds[0], random.Random(seed)
+    for step in range(120):
+        group_id, producer = f"g{chance.randrange(3)}", ProducerIdAndEpoch(chance.choice([7, 8]), 0)
+        match chance.randrange(6):
+            case 0:
+                world.end_transaction(group_id, producer.producer_id, commit=chance.random() < 0.5)
+            case 1:
+                world.commit(group_id, "t", chance.randrange(4), step)
+            case _:
+                world.commit(group_id, "t", chance.randrange(4), step, producer=producer)
+    again = restarted(worlds, tmp_path)
+    for one in (world, again):
+        for producer_id in (7, 8):
+            for group_id in ("g0", "g1", "g2"):
+                one.end_transaction(group_id, producer_id, commit=True)
+    offsets = [{(t, p): c.offset for t, p, c in one.groups.offsets.of_group("g0")} for one in (world, again)]
+    assert offsets[0]
+    assert offsets[0] == offsets[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from broker.config import Config
 from broker.coordinator.group_state import Committer, JoiningClient
-from broker.coordinator.records import CommittedOffset
+from broker.coordinator.records import OFFSETS_TOPIC, CommittedOffset
 from broker.coordinator.runtime import GroupCoordinator
 from broker.meta_store import MetaStore
 from broker.topics import Topics
@@ -144,12 +144,21 @@ class World:
         self.groups.stop()
         self.logs.close()
 
-    def commit(self, group_id: str, topic: str, partition: int, offset: int, member=("", -1), **fields):
-        committer = Committer(group_id, member[0], None, member[1], api_version=8)
+    def commit(self, group_id: str, topic: str, partition: int, offset: int, member=("", -1), producer=None, **fields):
+        """An OffsetCommit, or with a producer a TxnOffsetCommit."""
+        committer = Committer(group_id, member[0], None, member[1], api_version=8, producer=producer)
         committed = CommittedOffset(offset, -1, "m", self.clock.time_ms(), **fields)
         answer = self.groups.offsets.commit(committer, [(topic, partition, committed)])
         self.turn()
         return answer
+
+    def end_transaction(self, group_id: str, producer_id: int, *, commit: bool) -> None:
+        """What the transaction coordinator does with a transaction that has committed offsets of the group."""
+        partition = self.groups.offsets.partition_of(group_id)
+        log = self.topics.log(OFFSETS_TOPIC, partition)
+        result = log.append_marker(producer_id, 0, 0, commit=commit, now_ms=self.clock.time_ms())
+        self.groups.offsets.end_transaction(partition, producer_id, commit=commit, sequence=result.sequence)
+        self.turn()
 
     def join(self, group_id: str, member_id: str = "", version: int = 3, **fields):
         request = JoinGroupRequest(
