@@ -27,6 +27,7 @@ from broker.read_ahead import ReadAhead
 from broker.registry import load_handlers
 from broker.search.metrics import SearchCollector
 from broker.search.service import SearchService
+from broker.security.store import Security
 from broker.services import Services
 from broker.topics import Topics
 from broker.usual_produce import usual_produces
@@ -114,6 +115,7 @@ class Broker:
             metrics=Metrics(),
             scheduler=loop,
             fetch_sessions=FetchSessions(clock),
+            security=Security(config, store),
             read_ahead=read_ahead,
             cluster_id=store.metadata.cluster_id,
             node_id=config.node_id,
@@ -144,7 +146,7 @@ class Broker:
             idle_ms=config.connections_max_idle_ms,
         )
         undo.push_async_callback(self._listener.stop)
-        entrances = Entrances(config, self._dispatcher)
+        entrances = Entrances(services, self._dispatcher)
         told = []
         for listener in listeners(config):
             entrance = entrances.of(listener)

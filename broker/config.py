@@ -49,6 +49,16 @@ class Config(BaseModel):
     ssl_client_auth: Literal["none", "requested", "required"] = "none"
     ssl_enabled_protocols: str = "TLSv1.2,TLSv1.3"
     ssl_principal_mapping_rules: str = "DEFAULT"
+    # Kafka's default is GSSAPI, which is not offered.
+    sasl_enabled_mechanisms: str = "SCRAM-SHA-256,SCRAM-SHA-512"
+    sasl_plain_users_file: Path | None = Field(None, description="lines of NAME=PASSWORD")
+    # Kafka's default is 512 KiB: in ten thousand connections of strangers 5 GB.
+    sasl_server_max_receive_size: int = Field(64 * 1024, ge=1024)
+    connections_max_reauth_ms: int = Field(0, ge=0)
+    connection_failed_authentication_delay_ms: int = Field(100, ge=0)
+    authorizer_class_name: Literal["", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"] = ""
+    super_users: str = Field("", description="User:NAME;…, whom no ACL binds")
+    allow_everyone_if_no_acl_found: bool = False
 
     auto_create_topics_enable: bool = True
     num_partitions: int = Field(1, ge=1)

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import CoroutineType, MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import structlog
 
@@ -34,7 +34,7 @@ Shortcut: TypeAlias = Callable[[memoryview, int, Client, Callable[[], None] | No
 logger = structlog.get_logger(__name__)
 
 
-class _Route:
+class Route:
     """What dispatch needs of one (API, version), looked up once."""
 
     __slots__ = (
@@ -56,13 +56,22 @@ class _Route:
         self.has_error_code = "error_code" in message_class(f"{api.key.message_name}Response").FIELDS
 
 
+class Incoming(NamedTuple):
+    """A request on its way to who answers it."""
+
+    route: Route
+    correlation_id: int
+    context: RequestContext
+    request: Any
+
+
 class _Pending(PendingResponse):
     """A request whose response comes later."""
 
     __slots__ = ("_client", "_correlation_id", "_dispatcher", "_route", "_started")
 
     def __init__(
-        self, client: Client, dispatcher: "Dispatcher", route: _Route, correlation_id: int, started: float
+        self, client: Client, dispatcher: "Dispatcher", route: Route, correlation_id: int, started: float
     ) -> None:
         super().__init__(client.connection, route.overlapping)
         self._client = client
@@ -102,7 +111,7 @@ class Dispatcher:
         self._shortcuts = shortcuts
         self._loop = loop
         self._metrics = services.metrics
-        self._routes: dict[int, _Route] = {}
+        self._routes: dict[int, Route] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def dispatch(self, frame: memoryview, client: Client) -> None:
@@ -139,7 +148,29 @@ class Dispatcher:
             logger.exception("handler failed", api=route.name, version=route.version, client=client.client_host)
             raise CloseConnection(f"{route.name} v{route.version} failed") from None
 
-    def _read_head(self, route: _Route, frame: memoryview, client: Client) -> RequestHead:
+    def read(self, frame: memoryview, client: Client) -> Incoming | None:
+        """Decodes a request that is answered in place of its handler; None: an ApiVersions of an unknown version, and answered.
+
+        Raises CloseConnection.
+        """
+        try:
+            key_and_version, correlation_id = _HEADER.unpack_from(frame)
+            route = self._routes.get(key_and_version) or self._route(key_and_version)
+            if route is None:
+                self._send_unsupported_version(frame, correlation_id, client)
+                return None
+            self._metrics.requests[route.key] += 1
+            head = self._read_head(route, frame, client)
+            request = route.decode(frame, head.body_position, len(frame))[0]
+        except (MalformedMessage, struct.error, IndexError) as error:
+            raise CloseConnection(f"malformed request: {error}") from None
+        return Incoming(route, correlation_id, head.context, request)
+
+    def answer(self, incoming: Incoming, message: Any, client: Client) -> None:
+        """Sends the response to what `read` returned."""
+        self._respond(incoming.route, incoming.correlation_id, message, client, 0.0)
+
+    def _read_head(self, route: Route, frame: memoryview, client: Client) -> RequestHead:
         header = decode_request_header(frame)
         context = RequestContext(
             self._services, route.version, header.client_id, client.client_host, client, client.access
@@ -147,7 +178,7 @@ class Dispatcher:
         data = bytes(frame[CLIENT_ID_LENGTH_POSITION : header.body_position])
         return RequestHead(route, data, header.body_position, context)
 
-    def _respond(self, route: _Route, correlation_id: int, result: Any, client: Client, started: float) -> None:
+    def _respond(self, route: Route, correlation_id: int, result: Any, client: Client, started: float) -> None:
         connection = client.connection
         if isinstance(result, Deferred):
             pending = _Pending(client, self, route, correlation_id, started)
@@ -169,7 +200,7 @@ class Dispatcher:
                 self.observe(route, started)
 
     async def _await(
-        self, pending: _Pending, route: _Route, work: "CoroutineType[Any, Any, Any]", client: Client
+        self, pending: _Pending, route: Route, work: "CoroutineType[Any, Any, Any]", client: Client
     ) -> None:
         try:
             message = await work
@@ -178,12 +209,12 @@ class Dispatcher:
         else:
             pending.respond(message)
 
-    def give_up(self, route: _Route, client: Client) -> None:
+    def give_up(self, route: Route, client: Client) -> None:
         """A request that fails unexpectedly, which the log must explain, ends its connection."""
         logger.exception("handler failed", api=route.name, version=route.version, client=client.client_host)
         client.close("handler failed")
 
-    def encode(self, route: _Route, correlation_id: int, message: Any) -> Sequence[Buffer]:
+    def encode(self, route: Route, correlation_id: int, message: Any) -> Sequence[Buffer]:
         """The response's whole frame."""
         if route.has_error_code and message.error_code:
             self._metrics.errors[route.key, message.error_code] += 1
@@ -195,7 +226,7 @@ class Dispatcher:
         size = CORRELATION_ID_BYTES + len(route.response_header) + sum(map(len, body))
         return (_RESPONSE_HEADER.pack(size, correlation_id) + route.response_header, *body)
 
-    def observe(self, route: _Route, started: float) -> None:
+    def observe(self, route: Route, started: float) -> None:
         self._metrics.observe_latency(route.key, self._loop.time() - started)
 
     async def stop(self) -> None:
@@ -204,7 +235,7 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _route(self, key_and_version: int) -> _Route | None:
+    def _route(self, key_and_version: int) -> Route | None:
         """Raises CloseConnection for what we do not speak; None: ApiVersions in a version that we do not know."""
         key, version = _KEY_AND_VERSION.unpack(key_and_version.to_bytes(4, "big"))
         api = self._apis.get(key)
@@ -214,7 +245,7 @@ class Dispatcher:
             if key == ApiKey.API_VERSIONS:
                 return None
             raise CloseConnection(f"unsupported {api.key.name} v{version}")
-        route = _Route(api, version, self._shortcuts.get((key, version)))
+        route = Route(api, version, self._shortcuts.get((key, version)))
         self._routes[key_and_version] = route
         return route
 
@@ -228,4 +259,4 @@ class Dispatcher:
             api_key=api.key, min_version=api.advertised_from, max_version=api.max_version
         )
         message = ApiVersionsResponse(error_code=ErrorCode.UNSUPPORTED_VERSION, api_keys=[row])
-        client.connection.send(self.encode(_Route(api, 0), correlation_id, message))
+        client.connection.send(self.encode(Route(api, 0), correlation_id, message))

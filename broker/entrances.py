@@ -1,45 +1,88 @@
 """How clients come in at each listener: who they are, what they may do, and who takes their requests."""
 
+from collections.abc import Mapping
 from functools import partial
 
-from broker.config import Config
+from broker.config import Config, ConfigError
 from broker.context import CloseConnection
 from broker.dispatch import Dispatcher
 from broker.listeners import Listener
 from broker.net import Client, Entrance, Receive
-from broker.security.access import Access
+from broker.security.access import ANONYMOUS
+from broker.security.authentication import Authentication, SaslSettings
+from broker.security.plain import PlainExchange, PlainUsers
+from broker.security.sasl import NewExchange
+from broker.security.scram import MECHANISMS, ScramExchange
+from broker.security.store import Security
 from broker.security.tls import NoRuleApplies, PrincipalMapping, ServerTls
+from broker.services import Services
 
 
 class Entrances:
     """Makes the entrances of one broker."""
 
-    def __init__(self, config: Config, dispatcher: Dispatcher) -> None:
+    def __init__(self, services: Services, dispatcher: Dispatcher) -> None:
         """Raises ConfigError naming the key."""
+        config = services.config
         self._config = config
         self._dispatcher = dispatcher
+        self._security = services.security
         self._mapping = PrincipalMapping(config.ssl_principal_mapping_rules)
         self._tls: ServerTls | None = None
+        self._sasl = SaslSettings(
+            mechanisms=mechanisms(config, services.security),
+            welcome=self._welcome,
+            clock=services.clock,
+            receive_bytes_max=config.sasl_server_max_receive_size,
+            reauthentication_ms=config.connections_max_reauth_ms,
+            failure_delay_s=config.connection_failed_authentication_delay_ms / 1000,
+        )
 
     def of(self, listener: Listener) -> Entrance:
         """Raises ConfigError naming the key."""
-        admit = self._admit_by_certificate if listener.protocol.tls else self._admit_anybody
-        if not listener.protocol.tls:
+        protocol = listener.protocol
+        if protocol.sasl:
+            admit = self._admit_by_sasl
+        elif protocol.tls:
+            admit = self._admit_by_certificate
+        else:
+            admit = self._admit_anybody
+        if not protocol.tls:
             return Entrance(admit)
         if self._tls is None:
             self._tls = ServerTls(self._config)
         return Entrance(admit, self._tls.context)
 
-    def _admit_anybody(self, client: Client) -> Receive:  # noqa: ARG002 - who it is makes no difference
+    def _welcome(self, client: Client, principal: str) -> None:
+        client.access = self._security.access(principal, client.client_host)
+
+    def _admit_anybody(self, client: Client) -> Receive:
+        self._welcome(client, ANONYMOUS)
         return self._dispatcher.dispatch
 
     def _admit_by_certificate(self, client: Client) -> Receive:
         certificate = client.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         try:
-            client.access = Access(self._mapping.principal(certificate))
+            self._welcome(client, self._mapping.principal(certificate))
         except NoRuleApplies as error:
             return partial(_refuse, str(error))
         return self._dispatcher.dispatch
+
+    def _admit_by_sasl(self, client: Client) -> Receive:
+        return Authentication(self._sasl, self._dispatcher, client).receive
+
+
+def mechanisms(config: Config, security: Security) -> Mapping[str, NewExchange]:
+    """The enabled SASL mechanisms by name, in the order of the configuration; raises ConfigError."""
+    plain = PlainUsers(config.sasl_plain_users_file)
+    known: dict[str, NewExchange] = {"PLAIN": lambda: PlainExchange(plain.verify)}
+    for scram in MECHANISMS:
+        known[scram.mechanism_name] = partial(ScramExchange, scram, security.users.get)
+    enabled = [name.strip().upper() for name in config.sasl_enabled_mechanisms.split(",") if name.strip()]
+    for name in enabled:
+        if name not in known:
+            raise ConfigError(f"sasl.enabled.mechanisms: {name!r} is none of {', '.join(known)}")
+    return {name: known[name] for name in enabled}
 
 
 def _refuse(reason: str, _frame: memoryview, _client: Client) -> None:

@@ -6,7 +6,7 @@ step the file holds either all of a change or nothing of it. 2,000 topics are ab
 
 import base64
 import struct
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,6 +45,10 @@ class Metadata:
     resource_configs: dict[int, dict[str, dict[str, str]]] = field(default_factory=dict)
     """Configs of what is not a topic: resource type -> resource name -> overrides."""
     next_producer_id: int = 0
+    scram: dict[str, dict[int, list[Any]]] = field(default_factory=dict)
+    """User -> SCRAM mechanism's code -> the fields of a `broker.security.scram.Credential`."""
+    acls: list[list[Any]] = field(default_factory=list)
+    """The fields of each `broker.security.acl.Acl`."""
 
 
 class MetaStore:
@@ -114,12 +118,8 @@ def _write(path: Path, data: bytes, file_system: FileSystem) -> None:
 
 
 def _encode(metadata: Metadata) -> bytes:
-    content = {
-        "cluster_id": metadata.cluster_id,
-        "topics": [[t.name, t.topic_id, t.partitions, t.configs] for t in metadata.topics.values()],
-        "resource_configs": metadata.resource_configs,
-        "next_producer_id": metadata.next_producer_id,
-    }
+    content = {one.name: getattr(metadata, one.name) for one in fields(metadata)}
+    content["topics"] = [[t.name, t.topic_id, t.partitions, t.configs] for t in metadata.topics.values()]
     payload: bytes = msgpack.packb(content)
     return _HEADER.pack(_MAGIC, FORMAT, crc32c(payload)) + payload
 
@@ -134,8 +134,5 @@ def _decode(data: bytes, path: Path) -> Metadata:
     if version != FORMAT:
         raise DamagedMetadata(f"{path}: format {version}, this broker reads format {FORMAT}")
     content = msgpack.unpackb(payload, strict_map_key=False)
-    topics = {
-        name: TopicRecord(name, topic_id, partitions, configs)
-        for name, topic_id, partitions, configs in content["topics"]
-    }
-    return Metadata(content["cluster_id"], topics, content["resource_configs"], content["next_producer_id"])
+    content["topics"] = {row[0]: TopicRecord(*row) for row in content["topics"]}
+    return Metadata(**content)

@@ -256,12 +256,14 @@ class Client(asyncio.BufferedProtocol):
         self._listener.log.warning("connection closed", client=self.client_host, reason=str(refusal))
         self._refused = True
         self._transport.pause_reading()
-        if isinstance(refusal, CloseConnection) and refusal.delay_s:
+        if not isinstance(refusal, CloseConnection):
+            self._leave()
+        elif refusal.delay_s:
             self._leaving = True
             self._write()
             self._listener.loop.call_later(refusal.delay_s, self._leave, refusal.last_words)
         else:
-            self._leave()
+            self._leave(refusal.last_words)
 
     def _leave(self, last_words: Sequence[Buffer] = ()) -> None:
         """Closes once the requests before the bad one are answered, as Kafka does by handling one at a time."""
@@ -322,6 +324,17 @@ class Client(asyncio.BufferedProtocol):
             self._transport.write(b"".join(output))
         else:
             self._transport.writelines(output)
+
+    def expect_within(self, seconds: float, reason: str) -> Callable[[], None]:
+        """Closes the connection for `reason` unless the returned function is called in time."""
+        timer = self._listener.loop.call_later(seconds, self.close, reason)
+        self.close_callbacks.add(timer.cancel)
+
+        def done() -> None:
+            timer.cancel()
+            self.close_callbacks.discard(timer.cancel)
+
+        return done
 
     def close(self, reason: str) -> None:
         """Closes after the output so far; requests without a response yet get none."""

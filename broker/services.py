@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from broker.producer_ids import ProducerIds
     from broker.read_ahead import ReadAhead
     from broker.search.service import SearchService
+    from broker.security.store import Security
     from broker.topics import Topics
     from storage.log_manager import LogManager
 
@@ -32,6 +33,7 @@ class Services:
     scheduler: Scheduler
     fetch_sessions: "FetchSessions"
     read_ahead: "ReadAhead"
+    security: "Security"
     cluster_id: str
     node_id: int = 1
     advertised: tuple[str, int] = ("", 0)

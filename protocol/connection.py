@@ -56,14 +56,14 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "_data", "_end", "_filled", "_frame_bytes_max", "_large", "_large_bytes", "_output", "_pending", "_position",
-        "_serial", "_shared", "on_output", "output_bytes",
+        "_data", "_end", "_filled", "_large", "_large_bytes", "_output", "_pending", "_position",
+        "_serial", "_shared", "frame_bytes_max", "on_output", "output_bytes",
     )  # fmt: skip
 
     def __init__(self, shared: ReceiveBuffer, frame_bytes_max: int, on_output: Callable[[], None]) -> None:
         """`on_output` is called when a queued response became sendable."""
         self._shared = shared
-        self._frame_bytes_max = frame_bytes_max
+        self.frame_bytes_max = frame_bytes_max
         self.on_output = on_output
         # The window of received bytes not yet handed out: _data[_position:_end].
         self._data: memoryview = shared.view
@@ -114,8 +114,8 @@ class ServerConnection:
         if start > self._end:
             return None
         (size,) = _SIZE.unpack_from(self._data, self._position)
-        if size < 0 or size > self._frame_bytes_max:
-            raise FrameSizeError(f"frame of {size} bytes, at most {self._frame_bytes_max} are allowed")
+        if size < 0 or size > self.frame_bytes_max:
+            raise FrameSizeError(f"frame of {size} bytes, at most {self.frame_bytes_max} are allowed")
         stop: int = start + size
         if stop > self._end:
             return None

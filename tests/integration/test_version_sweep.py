@@ -117,6 +117,12 @@ FILL: dict[ApiKey, Fill] = {
     ApiKey.OFFSET_FOR_LEADER_EPOCH: lambda r, v, i: {
         "topics": rows(r, "OffsetForLeaderTopic", "OffsetForLeaderPartition", topic=TOPIC)
     },
+    ApiKey.DESCRIBE_ACLS: lambda r, v, i: {
+        "resource_type_filter": 1,
+        "pattern_type_filter": 1,
+        "operation": 1,
+        "permission_type": 1,
+    },
     ApiKey.DESCRIBE_CONFIGS: lambda r, v, i: {
         "resources": [r.DescribeConfigsResource(resource_type=2, resource_name=TOPIC, configuration_keys=None)]
     },

@@ -10,6 +10,8 @@ from broker.context import RequestContext
 from broker.meta_store import MetaStore
 from broker.producer_ids import ProducerIds
 from broker.registry import load_handlers
+from broker.security.access import UNRESTRICTED, Access
+from broker.security.store import Security
 from broker.topics import Topic, Topics
 from protocol.api_keys import ApiKey
 from protocol.codec import decode_request, decode_response, encode_request, encode_response
@@ -29,6 +31,7 @@ class Admin:
     def __init__(self, **settings: Any) -> None:
         self.disk = SimulatedFileSystem()
         self.config = Config(data_dir=DIRECTORY, **settings)
+        self.access: Access = UNRESTRICTED
         self.connection: Any = SimpleNamespace(advertised=("127.0.0.1", 9092))
         self.open()
 
@@ -49,6 +52,7 @@ class Admin:
             config=self.config,
             topics=self.topics,
             producer_ids=ProducerIds(self.store),
+            security=Security(self.config, self.store),
             cluster_id=self.store.metadata.cluster_id,
             node_id=1,
             advertised=("127.0.0.1", 9092),
@@ -84,6 +88,6 @@ class Admin:
     def ask(self, key: ApiKey, version: int, request: Any) -> Any:
         """The handler's answer; request and answer go through the codec, as they do on the wire."""
         decoded = decode_request(key, version, b"".join(encode_request(key, version, request)))
-        context = RequestContext(self.services, version, "test", "127.0.0.1", self.connection)
+        context = RequestContext(self.services, version, "test", "127.0.0.1", self.connection, self.access)
         answer = load_handlers()[key].handle(context, decoded)
         return decode_response(key, version, b"".join(encode_response(key, version, answer)))

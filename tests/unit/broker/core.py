@@ -86,7 +86,7 @@ class Core(Admin):
     def request(self, key: ApiKey, version: int, request: Any, client_id: str = "test") -> Answer:
         data = bytearray(b"".join(encode_request(key, version, request)))
         decoded = decode_request(key, version, memoryview(data))
-        context = RequestContext(self.services, version, client_id, "127.0.0.1", self.connection)
+        context = RequestContext(self.services, version, client_id, "127.0.0.1", self.connection, self.access)
         return Answer(key, version, load_handlers()[key].handle(context, decoded))
 
     def produce(
