@@ -129,7 +129,7 @@ class Broker:
         undo.callback(services.groups.stop)
 
     def _start_search(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
-        services.search = SearchService(services.config, services.topics)
+        services.search = SearchService(services.config, services.topics, services.logs, services.clock)
         services.search.start()
         undo.push_async_callback(services.search.stop)
         services.metrics.registry().register(SearchCollector(services.search))

@@ -106,6 +106,13 @@ TOPIC_KEYS: Mapping[str, ConfigKey] = {
             "What happens to a text longer than the model takes: chunk (overlapping pieces, the best one counts), truncate (hits say "
             "so) or skip.",
         ),
+        ConfigKey(
+            "vector.paused",
+            "boolean",
+            "false",
+            _boolean,
+            "Stop indexing until this is false again; searches go on. `senselog vector pause` and `resume` set it.",
+        ),
         ConfigKey("vector.hnsw.m", "int", "16", _between(4, 128), "Links per node of the HNSW graph."),
         ConfigKey(
             "vector.hnsw.ef.construction",
@@ -154,3 +161,4 @@ class VectorConfig:
     hnsw_ef_construction: int
     hnsw_ef_search: int
     storage: str
+    paused: bool = False

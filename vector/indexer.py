@@ -4,9 +4,11 @@ indexed + skipped + failed = records below `indexed_offset`, at every moment (de
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+import numpy as np
 
 from vector.embed.port import Float32, Refusal
 from vector.embed.scheduler import EmbedScheduler
@@ -14,7 +16,7 @@ from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
 from vector.index.scoring import storable
 from vector.lag import LagClock
-from vector.prepare import Extraction, Stretch, stretches
+from vector.prepare import Extraction, Failure, Stretch, stretches
 from vector.threads import WorkerThreads
 
 READ_BYTES_MAX = 256 * 1024
@@ -53,12 +55,17 @@ class LogSource(Protocol):
         """From `offset`, or the log's start if that is higher. Raises KafkaError, ChannelClosed."""
         ...
 
+    async def quarantine(self, place: "PartitionPlace", model: str, failures: Sequence[Failure]) -> None:
+        """Makes it known, durably and once, which records cannot be indexed and why. Raises KafkaError, ChannelClosed."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PartitionPlace:
-    """Which partition."""
+    """Which partition of which generation of a topic's index."""
 
     topic_id: bytes
+    generation: int
     partition: int
 
 
@@ -79,6 +86,7 @@ class PartitionIndexer:
         on_progress: Callable[[], None],
         state: LogState,
         lag: LagClock,
+        gate: Callable[[], Awaitable[object]],
     ) -> None:
         self.place = place
         self.index = index
@@ -91,6 +99,7 @@ class PartitionIndexer:
         self._builder = builder
         self._known_elsewhere = known_elsewhere
         self._on_progress = on_progress
+        self._gate = gate
         self._bell = asyncio.Event()
         self._bell.set()
         self._checkpoint_due: float | None = None
@@ -121,6 +130,7 @@ class PartitionIndexer:
                 await asyncio.sleep(BACKLOG_WAIT_S)
                 self._bell.set()
                 continue
+            await self._gate()
             await asyncio.sleep(max(0.0, self._read_not_before - asyncio.get_running_loop().time()))
             run = await self._source.read(
                 self.place.topic_id, self.place.partition, self.index.indexed_offset, READ_BYTES_MAX
@@ -154,11 +164,17 @@ class PartitionIndexer:
             if prepared is None:
                 return
             stretch, vectors = prepared
+            reasons: dict[bytes, str] = {}
             new = {content: text for content, text in stretch.texts.items() if content not in vectors}
             if new:
                 embedded = await self._scheduler.vectors(new)
                 vectors |= {content: one for content, one in embedded.items() if not isinstance(one, Refusal)}
-            await self._in_index_thread(self._append, stretch, vectors)
+                reasons = {content: one.reason for content, one in embedded.items() if isinstance(one, Refusal)}
+            failures = await self._in_index_thread(self._append_unless_failed, stretch, vectors, reasons)
+            if failures:
+                # First, so that a crash between the two repeats this, which is told once all the same, instead of losing it.
+                await self._source.quarantine(self.place, self._scheduler.embedder.name, failures)
+                await self._in_index_thread(self._append, stretch, vectors)
             self._advance()
             if asyncio.get_running_loop().time() >= (self._checkpoint_due or 0.0):
                 await self.checkpoint()
@@ -188,15 +204,24 @@ class PartitionIndexer:
             known |= self._known_elsewhere(missing)
         return stretch, known | stretch.vectors
 
+    def _append_unless_failed(
+        self, stretch: Stretch, vectors: dict[bytes, Float32], reasons: dict[bytes, str]
+    ) -> list[Failure]:
+        """Appends a stretch of which nothing failed; else takes what the index cannot hold out of `vectors`."""
+        contents = [content for content in vectors if content in stretch.texts or content in stretch.vectors]
+        if contents:
+            good = storable(np.vstack([vectors[content] for content in contents]), self.index.settings)
+            for content, usable in zip(contents, good.tolist(), strict=True):
+                if not usable:
+                    reasons[content] = "the vector is not finite, too large for the index, or has no direction"
+                    del vectors[content]
+        failures = stretch.refused(reasons)
+        if not failures:
+            self._append(stretch, vectors)
+        return failures
+
     def _append(self, stretch: Stretch, vectors: dict[bytes, Float32]) -> None:
-        run = stretch.to_run(vectors, self.index.settings.dimensions)
-        if len(run.offsets):
-            good = storable(run.vectors, self.index.settings)
-            if not good.all():
-                bad = {content for content, usable in zip(run.hashes, good.tolist(), strict=True) if not usable}
-                usable_vectors = {content: vector for content, vector in vectors.items() if content not in bad}
-                run = stretch.to_run(usable_vectors, self.index.settings.dimensions)
-        self.index.append(run)
+        self.index.append(stretch.to_run(vectors, self.index.settings.dimensions))
         self._builder.submit(self.index)
 
     def _follow_log_start(self, log_start_offset: int) -> None:

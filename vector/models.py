@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from vector.embed.circuit import Circuit
 from vector.embed.port import Embedder, EmbedError, EmbedSettings
 from vector.embed.registry import open_embedder
 from vector.embed.scheduler import EmbedScheduler
@@ -24,6 +25,7 @@ class Models:
         self._settings = settings
         self._threads = threads
         self._open_model = open_model
+        self._circuits: dict[str, Circuit] = {}
         self._opening: dict[tuple[str, int], asyncio.Task[EmbedScheduler]] = {}
         self.troubles: dict[tuple[str, int], str] = {}
 
@@ -42,7 +44,7 @@ class Models:
                 embedder = await loop.run_in_executor(
                     self._threads.open, self._open_model, name, dimensions, self._settings
                 )
-                scheduler = EmbedScheduler(embedder)
+                scheduler = EmbedScheduler(embedder, circuit=self._circuits.setdefault(embedder.provider, Circuit()))
                 await scheduler.prepare()
             except Exception as error:  # of whatever library opens it; everybody waits for this task
                 known = isinstance(error, EmbedError | OSError)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,9 @@ class TopicIndex:
         self._waiters: set[_Waiter] = set()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._opening: asyncio.Task[None] | None = None
+        self._running = asyncio.Event()
+        if not assignment.config.paused:
+            self._running.set()
 
     @property
     def directory(self) -> Path:
@@ -165,6 +168,19 @@ class TopicIndex:
         self.indexes[partition] = index
         self._parts.builder.submit(index)
 
+    def take_over(self, assignment: Assignment) -> bool:
+        """Whether nothing but partitions, and whether indexing is paused, is new, and this goes on with it."""
+        current = self.assignment
+        same = replace(current.config, paused=assignment.config.paused) == assignment.config
+        if not same or current.model != assignment.model:
+            return False
+        current.config = assignment.config
+        self._running.clear() if assignment.config.paused else self._running.set()
+        if self.scheduler is not None and not assignment.config.paused:
+            self.scheduler.circuit.retry_now()
+        self.add_partitions({p: state for p, state in assignment.states.items() if p not in current.states})
+        return True
+
     def add_partitions(self, states: Mapping[int, LogState]) -> None:
         """The topic has grown."""
         self.assignment.states.update(states)
@@ -174,9 +190,10 @@ class TopicIndex:
 
     def _start_indexer(self, partition: int) -> None:
         assert self.scheduler is not None
+        assert self.generation is not None
         config, embedder = self.assignment.config, self.scheduler.embedder
         indexer = PartitionIndexer(
-            PartitionPlace(self.assignment.topic_id, partition),
+            PartitionPlace(self.assignment.topic_id, self.generation.number, partition),
             self.indexes[partition],
             Extraction(
                 config.field, config.long_text, embedder.dimensions, self.assignment.model != NO_MODEL, embedder.split
@@ -189,6 +206,7 @@ class TopicIndex:
             on_progress=self._progress,
             state=self.assignment.states[partition],
             lag=self._lags[partition],
+            gate=self._running.wait,
         )
         self.indexers[partition] = indexer
         self._tasks[partition] = asyncio.get_running_loop().create_task(self._keep_indexing(indexer))
@@ -269,7 +287,9 @@ class TopicIndex:
         scheduler = self.scheduler
         model_trouble = self._parts.models.troubles.get((self.assignment.model, self.assignment.config.dimensions))
         waiting = model_trouble or (scheduler.trouble if scheduler else None)
-        paused = bool(model_trouble) or bool(scheduler and scheduler.paused)
+        if self.assignment.config.paused:
+            waiting = "paused by vector.paused=true; `senselog vector resume` goes on"
+        paused = self.assignment.config.paused or bool(model_trouble) or bool(scheduler and scheduler.circuit.paused)
         generation = self.generation
         return {
             "generation": generation.number if generation else 0,

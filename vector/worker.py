@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -18,8 +18,9 @@ from vector.channel import Channel
 from vector.config import VectorConfig
 from vector.embed.port import EmbedSettings
 from vector.index.builder import Builder
-from vector.indexer import LogRun, LogState
+from vector.indexer import LogRun, LogState, PartitionPlace
 from vector.models import Models
+from vector.prepare import Failure
 from vector.priority import lower_priority
 from vector.threads import WorkerThreads
 from vector.topic_index import Assignment, TopicIndex, WorkerParts
@@ -42,6 +43,10 @@ class _BrokerLog:
     async def read(self, topic_id: bytes, partition: int, offset: int, max_bytes: int) -> LogRun:
         batches, next_offset, state = await self.channel.call("read", (topic_id, partition, offset, max_bytes))
         return LogRun(batches, next_offset, LogState(*state))
+
+    async def quarantine(self, place: PartitionPlace, model: str, failures: Sequence[Failure]) -> None:
+        rows = [(failure.offset, failure.reason, failure.records) for failure in failures]
+        await self.channel.call("quarantine", (place.topic_id, place.generation, place.partition, model, rows))
 
 
 class Worker:
@@ -107,14 +112,9 @@ class Worker:
         )
         async with self._changes:
             current = self._topics.get(assignment.topic_id)
-            if current is not None and (current.assignment.config, current.assignment.model) == (
-                assignment.config,
-                assignment.model,
-            ):
-                new = {p: state for p, state in assignment.states.items() if p not in current.assignment.states}
-                current.add_partitions(new)
-                return
             if current is not None:
+                if current.take_over(assignment):
+                    return
                 await current.close()
             topic = TopicIndex(assignment, self._parts)
             self._topics[assignment.topic_id] = topic

@@ -10,12 +10,16 @@ from typing import Any, Literal
 
 from broker.config import Config
 from broker.metrics import Histogram
+from broker.search.administration import VectorAdministration
+from broker.search.failures import FailureLog
 from broker.search.feed import WorkerFeed
 from broker.search.records import FoundRecord, Place, read_records
 from broker.search.supervisor import WorkerSupervisor
 from broker.topics import Topic, Topics
 from protocol.errors import ErrorCode, KafkaError
-from vector.channel import Channel, ChannelClosed
+from storage.clock import Clock
+from storage.log_manager import LogManager
+from vector.channel import Channel, ChannelClosed, Handler
 from vector.embed.local import model_directory
 from vector.embed.port import EmbedSettings
 from vector.request import (
@@ -39,11 +43,18 @@ OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
 class SearchService:
     """One per broker. Build it, `start` it inside the event loop, `stop` it before the logs close."""
 
-    def __init__(self, config: Config, topics: Topics) -> None:
+    def __init__(self, config: Config, topics: Topics, logs: LogManager, clock: Clock) -> None:
         self._config = config
         self._topics = topics
+        self._failures = FailureLog(topics, logs, clock)
+        self.administration = VectorAdministration(topics, self._failures)
         self.feed = WorkerFeed(topics, config.vector_embedding_model)
-        self.supervisor = WorkerSupervisor({"read": self.feed.read, "progress": self._take_progress}, self._prepare)
+        handlers: dict[str, Handler] = {
+            "read": self.feed.read,
+            "progress": self._take_progress,
+            "quarantine": self._failures.add,
+        }
+        self.supervisor = WorkerSupervisor(handlers, self._prepare)
         self.indexed: dict[tuple[bytes, int], tuple[int, int]] = {}
         """(topic id, partition) -> (indexed_offset, failed), as the worker last told."""
         self.models: list[dict[str, Any]] = []
@@ -53,6 +64,7 @@ class SearchService:
 
     def start(self) -> None:
         """Watches the topics; the worker is started with the first one that has vectors."""
+        self._failures.load()
         self.feed.watch_all()
         self._topics.observers.append(self)
         if self.feed.topics_with_vectors:
@@ -77,6 +89,7 @@ class SearchService:
 
     def topic_deleted(self, topic: Topic) -> None:
         self.feed.topic_deleted(topic)
+        self._failures.forget(topic.topic_id)
         self.indexed = {key: told for key, told in self.indexed.items() if key[0] != topic.topic_id}
 
     # The worker

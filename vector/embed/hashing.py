@@ -16,6 +16,7 @@ _WORD = re.compile(r"\w+")
 class HashingEmbedder:
     """Each word adds to three places of the vector, with a sign; texts that share words are similar. For tests only."""
 
+    provider = "hashing"
     revision = "1, for tests only: shares words, not meaning"
     max_tokens = 4096
     texts_per_call = 512

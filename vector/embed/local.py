@@ -69,7 +69,7 @@ class LocalEmbedder:
     def __init__(self, name: str, directory: Path, *, threads: int = 0) -> None:
         """Opens the model in `directory`. Raises ModelMissingError, EmbedError when its files cannot be used."""
         metadata = _metadata(name, directory)
-        self.name = name
+        self.name = self.provider = name
         self.revision: str = metadata["revision"]
         self.dimensions: int = metadata["dimensions"]
         self.max_tokens: int = metadata["max_tokens"]

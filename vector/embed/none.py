@@ -10,6 +10,7 @@ class NoEmbedder:
     """Refuses every text; its dimensions are those of the vectors that are sent."""
 
     name = NO_MODEL
+    provider = NO_MODEL
     revision = ""
     max_tokens = 0
     texts_per_call = 1

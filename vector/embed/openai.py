@@ -39,6 +39,7 @@ class OpenAIEmbedder:
         import openai
 
         self.name = name
+        self.provider = settings.openai_base_url or "openai"
         self._model = model
         self._asked_dimensions = dimensions
         self._errors = openai

@@ -26,6 +26,8 @@ class Embedder(Protocol):
     """
 
     name: str
+    provider: str
+    """Who answers: models of one provider share a cooldown."""
     revision: str
     dimensions: int
     max_tokens: int

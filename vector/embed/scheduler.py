@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from protocol.errors import ErrorCode, KafkaError
+from vector.embed.circuit import Circuit
 from vector.embed.port import (
     Embedder,
     EmbedError,
@@ -29,10 +30,10 @@ from vector.priority import lower_priority
 
 CACHE_BYTES_MAX = 64 * 1024 * 1024
 CACHE_ENTRY_OVERHEAD_BYTES = 250
-BACKOFF_MIN_S = 0.2
-BACKOFF_MAX_S = 60.0
-PAUSE_RETRY_S = 30.0
-"""A pause ends by itself once a try succeeds: the key was mended, the quota raised, the model exported."""
+PROBE_POLL_S = 0.05
+"""While one call tries whether the provider works again, the others look this often whether it does."""
+PLAIN_TEXT = "This is a plain text."
+"""A provider that refuses it refuses everything: the fault is in the configuration, not in the records."""
 FAILURES_SHOWN_MAX = 20
 # A query for a text that is being embedded at this moment, alone or nearly so, waits for that call.
 SMALL_CALL_TEXTS = 8
@@ -90,26 +91,26 @@ class VectorCache:
 class EmbedScheduler:
     """One model with its cache, shared by every partition that uses it. All methods on the event loop."""
 
-    def __init__(self, embedder: Embedder, *, cache: VectorCache | None = None) -> None:
+    def __init__(self, embedder: Embedder, *, cache: VectorCache | None = None, circuit: Circuit | None = None) -> None:
         self.embedder = embedder
+        self.circuit = Circuit() if circuit is None else circuit
         self.counters = EmbedCounters()
         self.failures: deque[str] = deque(maxlen=FAILURES_SHOWN_MAX)
-        self.trouble: str | None = None
-        """Why embedding stands still at the moment; None: it does not."""
-        self.paused = False
-        """Whether the trouble needs a person."""
         self._cache = VectorCache() if cache is None else cache
         self._flying: dict[bytes, asyncio.Future[Float32 | Refusal]] = {}
         self._small: set[bytes] = set()
         self._jobs: list[_Job] = []
         self._calls = 0
-        self._cooldown_until = 0.0
-        self._attempt = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._bulk = ThreadPoolExecutor(
             embedder.calls_at_once, "embed", initializer=lower_priority, initargs=(BULK_NICENESS,)
         )
         self._queries = ThreadPoolExecutor(embedder.calls_at_once, "embed-query")
+
+    @property
+    def trouble(self) -> str | None:
+        """Why embedding stands still at the moment; None: it does not."""
+        return self.circuit.trouble
 
     async def prepare(self) -> None:
         """Makes the first call as quick as any other. Raises EmbedError."""
@@ -163,7 +164,7 @@ class EmbedScheduler:
 
     async def _embed_queries(self, texts: list[str]) -> Float32:
         loop = asyncio.get_running_loop()
-        if self.trouble is not None and loop.time() < self._cooldown_until:
+        if self.circuit.cooldown_s(loop.time()):
             raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"queries cannot be embedded: {self.trouble}")
         try:
             vectors = await loop.run_in_executor(self._queries, self._call, texts, "query")
@@ -231,32 +232,57 @@ class EmbedScheduler:
 
     async def _embed(self, batch: list[tuple[bytes, str]]) -> None:
         """Until every text of the batch has a vector or is known to be poison."""
-        loop = asyncio.get_running_loop()
         texts = [text for _, text in batch]
         while True:
-            wait_s = self._cooldown_until - loop.time()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
+            outcome = await self._try(texts)
+            if outcome is None:
                 continue
-            started = loop.time()
-            try:
-                vectors = await loop.run_in_executor(self._bulk, self._call, texts, "passage")
-            except PoisonError as error:
-                await self._bisect(batch, str(error))
+            if not isinstance(outcome, PoisonError):
+                self._deliver(batch, outcome)
                 return
-            except EmbedError as error:
-                self._cool_down(error)
-                continue
-            except (
-                Exception
-            ) as error:  # a provider's own fault: the log keeps the records, so trying again loses nothing
-                self._cool_down(TransientError(f"{self.embedder.name}: {type(error).__name__}: {error}"))
-                continue
-            self.counters.seconds += loop.time() - started
-            self.counters.calls += 1
-            self._succeeded()
-            self._deliver(batch, vectors)
-            return
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                await self._embed(batch[:middle])
+                await self._embed(batch[middle:])
+                return
+            if await self._takes_plain_text():
+                self._poison(batch[0][0], str(outcome))
+                return
+
+    async def _takes_plain_text(self) -> bool:
+        """Whether what the provider refuses are texts. Else it pauses: a wrong setting must not make every record a failed one."""
+        outcome = await self._try([PLAIN_TEXT])
+        if isinstance(outcome, PoisonError):
+            self._cool_down(self.circuit.opened, PausedError(f"every text is refused: {outcome}"))
+            return False
+        return outcome is not None
+
+    async def _try(self, texts: list[str]) -> Float32 | PoisonError | None:
+        """One call, as soon as the circuit lets it; None when it failed, which says nothing about the texts."""
+        loop = asyncio.get_running_loop()
+        token = self.circuit.enter(loop.time())
+        while token is None:
+            await asyncio.sleep(self.circuit.cooldown_s(loop.time()) or PROBE_POLL_S)
+            token = self.circuit.enter(loop.time())
+        started = loop.time()
+        try:
+            vectors = await loop.run_in_executor(self._bulk, self._call, texts, "passage")
+        except PoisonError as error:
+            self.circuit.succeeded(token)
+            return error
+        except EmbedError as error:
+            self._cool_down(token, error)
+            return None
+        except Exception as error:  # a provider's own fault: the log keeps the records, so trying again loses nothing
+            self._cool_down(token, TransientError(f"{self.embedder.name}: {type(error).__name__}: {error}"))
+            return None
+        except asyncio.CancelledError:
+            self.circuit.left(token)
+            raise
+        self.circuit.succeeded(token)
+        self.counters.seconds += loop.time() - started
+        self.counters.calls += 1
+        return vectors
 
     def _deliver(self, batch: list[tuple[bytes, str]], vectors: Float32) -> None:
         self.counters.texts_embedded += len(batch)
@@ -269,14 +295,6 @@ class EmbedScheduler:
             else:
                 self._poison(content, "the vector is zero or not finite")
 
-    async def _bisect(self, batch: list[tuple[bytes, str]], reason: str) -> None:
-        if len(batch) == 1:
-            self._poison(batch[0][0], reason)
-            return
-        middle = len(batch) // 2
-        await self._embed(batch[:middle])
-        await self._embed(batch[middle:])
-
     def _poison(self, content: bytes, reason: str) -> None:
         self.counters.poisoned += 1
         self.failures.append(reason)
@@ -288,23 +306,9 @@ class EmbedScheduler:
         if not future.done():
             future.set_result(outcome)
 
-    def _succeeded(self) -> None:
-        self._attempt, self.trouble, self.paused = 0, None, False
-
-    def _cool_down(self, error: EmbedError) -> None:
-        """One cooldown for all calls: the server's own wish, else back-off with full jitter."""
+    def _cool_down(self, token: int, error: EmbedError) -> None:
         self.counters.retries += 1
-        self.trouble = str(error)
-        self.paused = isinstance(error, PausedError)
-        now = asyncio.get_running_loop().time()
-        if self.paused:
-            wait_s = PAUSE_RETRY_S
-        elif isinstance(error, TransientError) and error.retry_after_s is not None:
-            wait_s = error.retry_after_s
-        else:
-            wait_s = random.uniform(BACKOFF_MIN_S / 2, min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2**self._attempt))  # noqa: S311
-            self._attempt = min(self._attempt + 1, 16)
-        self._cooldown_until = max(self._cooldown_until, now + wait_s)
+        self.circuit.failed(token, error, asyncio.get_running_loop().time(), random.random())  # noqa: S311
 
     def status(self) -> dict[str, Any]:
         """JSON-able."""
@@ -323,5 +327,8 @@ class EmbedScheduler:
             "seconds": round(counters.seconds, 3),
             "waiting": sum(len(job.waiting) for job in self._jobs),
             "trouble": self.trouble,
+            "circuit": self.circuit.state,
+            "circuit_opened": self.circuit.opened,
+            "cooldown_ms": int(1000 * self.circuit.cooldown_s(asyncio.get_running_loop().time())),
             "failures": list(self.failures),
         }

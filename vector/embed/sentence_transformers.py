@@ -40,7 +40,7 @@ class SentenceTransformersEmbedder:
             reason = str(error).splitlines()[0]
             raise ModelMissingError(f"sentence-transformers has no model {model!r} on this machine: {reason}") from None
         self._model = model_object
-        self.name = name
+        self.name = self.provider = name
         self.dimensions = int(self._model.get_embedding_dimension())
         self.max_tokens = int(self._model.max_seq_length or 512)
         self.revision = f"sentence-transformers-{sentence_transformers.__version__.split('.')[0]}"

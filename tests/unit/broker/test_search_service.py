@@ -49,7 +49,7 @@ class World(Admin):
         super().__init__()
         self.topic: Topic = self.topics.create("logs", 1, {"vector.enabled": "true"})
         self.settle()
-        self.search = SearchService(self.config, self.topics)
+        self.search = SearchService(self.config, self.topics, self.logs, self.machine.clock)
         self.worker = FakeWorker()
         self.search.supervisor.channel = self.worker  # type: ignore[assignment]
 

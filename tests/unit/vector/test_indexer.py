@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, build_batch
+from vector.embed import circuit as circuits
 from vector.embed import scheduler as scheduling
 from vector.embed.hashing import HashingEmbedder
 from vector.embed.port import Float32, Kind, PausedError, PoisonError, TransientError
@@ -25,7 +26,7 @@ from vector.index.query import IndexQuery
 from vector.index.settings import IndexSettings
 from vector.indexer import LogRun, LogState, PartitionIndexer, PartitionPlace
 from vector.lag import MARKS_MAX, LagClock
-from vector.prepare import Extraction
+from vector.prepare import Extraction, Failure
 from vector.threads import WorkerThreads
 
 DIMENSIONS = 16
@@ -42,6 +43,7 @@ class FakeLog:
     def __init__(self, batches: Sequence[Sequence[bytes | None]]) -> None:
         self.values = [value for batch in batches for value in batch]
         self.batches: list[tuple[int, int, bytes]] = []
+        self.failures: dict[int, str] = {}
         offset = 0
         for batch in batches:
             records = [Record(offset + i, 1000 + offset + i, None, value) for i, value in enumerate(batch)]
@@ -49,6 +51,15 @@ class FakeLog:
             self.batches.append((offset, end, bytes(build_batch(records, base_offset=offset))))
             offset = end
         self.state = LogState(0, offset, offset)
+
+    async def gate(self) -> None:
+        """Open."""
+
+    async def quarantine(self, place: PartitionPlace, model: str, failures: Sequence[Failure]) -> None:
+        """As the broker does: once, however often it is told."""
+        del place, model
+        for failure in failures:
+            self.failures.setdefault(failure.offset, failure.reason)
 
     async def read(self, topic_id: bytes, partition: int, offset: int, max_bytes: int) -> LogRun:
         del topic_id, partition, max_bytes
@@ -99,7 +110,7 @@ class Partition:
         self.now = 0.0
         self.lag = LagClock(lambda: self.now)
         self.indexer = PartitionIndexer(
-            PartitionPlace(TOPIC_ID, 0),
+            PartitionPlace(TOPIC_ID, 1, 0),
             self.index,
             Extraction("value", "truncate", DIMENSIONS, True, scheduler.embedder.split),
             source=log,
@@ -110,6 +121,7 @@ class Partition:
             on_progress=self.moved.set,
             state=log.state,
             lag=self.lag,
+            gate=log.gate,
         )
 
     async def index_until(self, offset: int) -> None:
@@ -139,9 +151,10 @@ class Partition:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduling, "BACKOFF_MIN_S", 0.0001)
-    monkeypatch.setattr(scheduling, "BACKOFF_MAX_S", 0.001)
-    monkeypatch.setattr(scheduling, "PAUSE_RETRY_S", 0.001)
+    monkeypatch.setattr(circuits, "BACKOFF_MIN_S", 0.0001)
+    monkeypatch.setattr(circuits, "BACKOFF_MAX_S", 0.001)
+    monkeypatch.setattr(circuits, "PAUSE_RETRY_S", 0.001)
+    monkeypatch.setattr(scheduling, "PROBE_POLL_S", 0.001)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -185,10 +198,11 @@ def _check_outcome(index: PartitionIndex, log: FakeLog, embedder: UnreliableEmbe
     counts = index.counts
     assert counts.indexed == expected.count("indexed")
     assert counts.failed == expected.count("failed")
+    assert sorted(log.failures) == [i for i, what in enumerate(expected) if what == "failed"], "told, each one"
     assert dict(counts.skipped) == {
         reason: expected.count(reason) for reason in ("tombstone", "not_text", "empty") if reason in expected
     }
-    good = [text for text in embedder.embedded if text != "ZERO"]
+    good = [text for text in embedder.embedded if text not in ("ZERO", scheduling.PLAIN_TEXT)]
     assert len(good) == len(set(good)), "a text was embedded twice"
     query = np.ones(DIMENSIONS, dtype=np.float32)
     found = index.search(IndexQuery(query, limit=1000))
@@ -287,7 +301,7 @@ async def test_an_answer_of_a_wrong_shape_is_a_failure_of_the_model(
     answer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ended the call's task, and the indexers that waited for the vectors waited for ever."""
-    monkeypatch.setattr(scheduling, "BACKOFF_MIN_S", 0.001)
+    monkeypatch.setattr(circuits, "BACKOFF_MIN_S", 0.001)
     scheduler = EmbedScheduler(WrongShape([answer]))
     async with asyncio.timeout(10):
         found = await scheduler.vectors({content_hash("text"): "text"})

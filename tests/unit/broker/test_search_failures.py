@@ -1,0 +1,153 @@
+"""`__vector_failures`: told once, over restarts too, listed in pages, gone with its topic; and pausing, which is a topic config."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from broker.search import failures
+from broker.search.administration import VectorAdministration
+from broker.search.failures import FAILURES_TOPIC, FailureLog, decode
+from protocol.errors import ErrorCode, KafkaError
+from protocol.record_batch import Record, iterate_records, walk_batches
+from tests.unit.broker.admin import Admin
+
+
+class World(Admin):
+    """A topic with vectors and the failures of its records."""
+
+    def open(self) -> None:
+        super().open()
+        self.failures = FailureLog(self.topics, self.logs, self.machine.clock)
+        self.failures.load()
+        self.administration = VectorAdministration(self.topics, self.failures)
+
+    def create(self) -> Any:
+        topic = self.topics.create("logs", 2, {"vector.enabled": "true"})
+        self.append(topic, *[b"text"] * 10)
+        self.append(topic, *[b"text"] * 10, partition=1)
+        self.settle()
+        return topic
+
+    async def add(self, topic: Any, partition: int, offsets: list[int], generation: int = 1) -> None:
+        rows = [(offset, f"reason {offset}", 1) for offset in offsets]
+        told = self.failures.add((topic.topic_id, generation, partition, "m", rows))
+        task = asyncio.ensure_future(told)
+        await asyncio.sleep(0)
+        self.settle()
+        await task
+
+    def written(self) -> list[Record]:
+        log = self.topics.log(FAILURES_TOPIC, 0)
+        result = log.read(0, 1 << 20, up_to=log.high_watermark, at_least_one=True)
+        return [
+            record
+            for buffer in result.buffers
+            for header in walk_batches(memoryview(buffer))
+            for record in iterate_records(buffer[header.position : header.position + header.size])
+        ]
+
+    def listed(self, **arguments: Any) -> list[tuple[int, int]]:
+        found = self.administration.failures("logs", **arguments)["failures"]
+        return [(entry["partition"], entry["offset"]) for entry in found]
+
+
+async def test_a_failed_record_is_told_once_over_restarts_of_worker_and_broker() -> None:
+    world = World()
+    topic = world.create()
+    await world.add(topic, 0, [3, 5])
+    await world.add(topic, 0, [3, 5, 7])  # a worker that met a crash before its checkpoint
+    world.restart()
+    await world.add(topic, 0, [5, 7, 9])
+    values = [json.loads(record.value or b"") for record in world.written()]
+    assert [value["offset"] for value in values] == [3, 5, 7, 9]
+    assert values[0] == {
+        "topic": "logs",
+        "topic_id": topic.topic_id.hex(),
+        "generation": 1,
+        "partition": 0,
+        "offset": 3,
+        "records": 1,
+        "reason": "reason 3",
+        "model": "m",
+        "failed_at_ms": values[0]["failed_at_ms"],
+    }
+    assert world.listed() == [(0, 3), (0, 5), (0, 7), (0, 9)]
+
+
+async def test_failures_come_in_pages_and_by_partition() -> None:
+    world = World()
+    topic = world.create()
+    await world.add(topic, 1, [2, 4])
+    await world.add(topic, 0, [8, 6])
+    await world.add(topic, 0, [6], generation=2)
+    assert world.listed(generation=1) == [(0, 6), (0, 8), (1, 2), (1, 4)]
+    assert world.listed(partition=1) == [(1, 2), (1, 4)]
+    seen, after = [], None
+    while True:
+        page = world.administration.failures("logs", after=after, limit=1)
+        seen += [(entry["partition"], entry["offset"], entry["generation"]) for entry in page["failures"]]
+        if page["next"] is None:
+            break
+        after = tuple(page["next"])
+    assert seen == [(0, 6, 1), (0, 6, 2), (0, 8, 1), (1, 2, 1), (1, 4, 1)]
+    world.failures.forget(topic.topic_id, 1)
+    assert world.listed() == [(0, 6)]
+    world.restart()
+    assert world.listed() == [(0, 6)]
+
+
+async def test_records_that_retention_took_are_no_failures_any_more() -> None:
+    world = World()
+    topic = world.create()
+    await world.add(topic, 0, [3, 5])
+    topic.partitions[0].delete_records_before(4)
+    assert world.listed() == [(0, 5)]
+
+
+async def test_entries_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "KEPT_MAX", 2)
+    world = World()
+    topic = world.create()
+    await world.add(topic, 0, [1, 2, 3, 4])
+    assert world.listed() == [(0, 1), (0, 2)]
+    assert len(world.written()) == 4
+
+
+def test_what_is_no_entry_is_passed_over() -> None:
+    """The topic is an ordinary one: anybody may write to it."""
+    for key, value in ((b"", b""), (b"[]", b"{}"), (b'{"topic_id": 1}', None), (b"\xff", None)):
+        assert decode(key, value) is None
+    name = {"topic_id": "00", "generation": 1, "partition": 0, "offset": 1}
+    assert decode(json.dumps(name).encode(), b"{}") is None
+    assert decode(json.dumps({**name, "offset": "x"}).encode(), None) is None
+
+
+def test_pausing_is_a_topic_config_and_so_survives_restarts() -> None:
+    world = World()
+    world.create()
+    world.administration.pause("logs")
+    world.restart()
+    topic = world.topics.get("logs")
+    assert topic is not None
+    assert topic.vector is not None
+    assert topic.vector.paused
+    world.administration.resume("logs")
+    assert topic.configs == {"vector.enabled": "true"}
+    assert not topic.vector.paused
+
+
+def test_administration_names_what_is_wrong() -> None:
+    world = World()
+    world.create()
+    world.topics.create("plain", 1, {})
+    for name, code in (("nowhere", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION), ("plain", ErrorCode.INVALID_CONFIG)):
+        for call in (world.administration.pause, world.administration.resume, world.administration.failures):
+            with pytest.raises(KafkaError) as caught:
+                call(name)
+            assert caught.value.code == code
+    with pytest.raises(KafkaError, match="limit"):
+        world.administration.failures("logs", limit=0)
+    with pytest.raises(KafkaError):
+        world.administration.failures("logs", partition=2)
