@@ -1,5 +1,6 @@
 """Verification of index directories (`senselog check`). Reads only; a broker must not be running on them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from storage.check import Problem
 from vector.index import manifest as manifests
 from vector.index.catalog import sealed_file_names
 from vector.index.columns import Columns, distinct
+from vector.index.fields import Fields
+from vector.index.fields import check as check_fields
 from vector.index.files import DAMAGED_DIRECTORY, DamagedFile, file_names, read
 from vector.index.journal import journal_name, replay
 from vector.index.manifest import MANIFEST_NAME, Entry, Manifest
@@ -71,6 +74,7 @@ def _check_sealed(directory: Path, entry: Entry) -> list[Problem]:
     postings = [segment.postings_of(node) for node in range(segment.node_count)]
     if not np.array_equal(np.sort(np.concatenate(postings)), np.arange(segment.posting_count)):
         wrong.append("the postings of all vectors are not all postings")
+    wrong += _check_fields(segment.fields, segment.columns)
     return [Problem(path, message) for message in wrong]
 
 
@@ -83,6 +87,7 @@ def _check_journal(directory: Path, entry: Entry, manifest: Manifest) -> list[Pr
     if not wrong and entry.next_offset not in (-1, result.segment.next_offset):
         wrong.append(f"reaches offset {result.segment.next_offset}, the manifest says {entry.next_offset}")
     wrong += _check_columns(result.segment.view().columns, entry.base_offset, result.segment.next_offset)
+    wrong += _check_fields(result.segment.view().fields, result.segment.view().columns)
     if result.segment.counts.indexed != distinct(result.segment.view().columns.offsets):
         wrong.append("the count of indexed records is not that of its rows")
     return [Problem(path, message) for message in wrong]
@@ -97,6 +102,13 @@ def _check_columns(columns: Columns, base_offset: int, next_offset: int) -> list
             wrong.append(f"an offset lies outside [{base_offset}, {next_offset})")
         if not np.array_equal(np.unique(columns.nodes), np.arange(columns.node_count)):
             wrong.append("a vector belongs to no record, or a record to no vector")
+    return wrong
+
+
+def _check_fields(parts: Sequence[Fields], columns: Columns) -> list[str]:
+    wrong = [message for part in parts for message in check_fields(part)]
+    if sum(part.count for part in parts) != distinct(columns.offsets):
+        wrong.append("the fields are not those of its records")
     return wrong
 
 

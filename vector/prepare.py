@@ -11,6 +11,8 @@ from protocol.record_batch import BatchHeader, Record, iterate_records, walk_bat
 from vector.embed.pieces import PIECES_MAX
 from vector.embed.port import Float32
 from vector.extract import VECTOR_HEADER, content_hash, extract_text, last_header, read_vector, vector_hash
+from vector.filter.record_fields import RecordFields, record_fields
+from vector.index.fields import fields_of
 from vector.index.settings import Run
 from vector.request import CHUNK, EMBEDDING_TRUNCATED
 
@@ -49,6 +51,8 @@ class Stretch:
     timestamps_ms: list[int] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
     flags: list[int] = field(default_factory=list)
+    fields: dict[int, RecordFields] = field(default_factory=dict)
+    """By offset; what filters may ask for."""
     texts: dict[bytes, str] = field(default_factory=dict)
     vectors: dict[bytes, Float32] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -65,6 +69,8 @@ class Stretch:
 
     def add(self, record: Record, content: bytes, flags: int) -> None:
         self.offsets.append(record.offset)
+        if record.offset not in self.fields:
+            self.fields[record.offset] = record_fields(record.key, record.value, record.headers)
         self.timestamps_ms.append(record.timestamp_ms)
         self.hashes.append(content)
         self.flags.append(flags)
@@ -93,8 +99,9 @@ class Stretch:
         matrix = np.empty((len(rows), dimensions), dtype=np.float32)
         for row, content in enumerate(hashes):
             matrix[row] = vectors[content]
+        offsets = [self.offsets[row] for row in rows]
         return Run(
-            offsets=np.asarray([self.offsets[row] for row in rows], dtype=np.int64),
+            offsets=np.asarray(offsets, dtype=np.int64),
             timestamps_ms=np.asarray([self.timestamps_ms[row] for row in rows], dtype=np.int64),
             hashes=hashes,
             vectors=matrix,
@@ -102,6 +109,7 @@ class Stretch:
             skipped=self.skipped,
             failed=len(failed) + sum(failure.records for failure in self.failures),
             next_offset=self.next_offset,
+            fields=fields_of([self.fields[offset] for offset in dict.fromkeys(offsets)]),
         )
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.errors import ErrorCode, KafkaError
+from vector.filter.parse import parse_filter
+from vector.filter.tree import Condition
 
 Float32 = npt.NDArray[np.float32]
 Mode = Literal["vector", "text", "hybrid"]
@@ -119,8 +121,9 @@ class SearchRequest:
 
     `topic` or `topic_id` (16 bytes) names the topic. Timestamps in milliseconds, -1 for none; ranges are from inclusive to
     exclusive, offset -1 for open. `min_offsets` and `latest` wait up to `max_wait_ms` until the index is that far; `timeout_ms` is
-    for embedding, searching and reading, on top of that wait. `filter`, `collapse`, `cursor` and the modes text and hybrid are
-    refused until they work: a condition silently ignored gives wrong answers.
+    for embedding, searching and reading, on top of that wait. `filter` is JSON in REST's grammar (vector/filter/parse.py),
+    `condition` its tree. `collapse`, `cursor` and the modes text and hybrid are refused until they work: a condition silently ignored
+    gives wrong answers.
     """
 
     topic: str | None = None
@@ -146,6 +149,7 @@ class SearchRequest:
     ef: int | None = None
     cursor: bytes | None = None
     timeout_ms: int = 2000
+    condition: Condition | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if (self.topic is None) == (self.topic_id == NO_TOPIC_ID):
@@ -175,14 +179,14 @@ class SearchRequest:
             invalid("mode", f"{self.mode!r} is none of vector, text, hybrid")
         if self.mode != "vector":
             not_supported(f"mode {self.mode}")
-        if self.filter is not None:
-            not_supported(f"filter {self.filter[:200]}")
         if self.collapse is not None:
             not_supported("collapse")
         if self.cursor is not None:
             not_supported("cursor")
 
     def _check_filters(self) -> None:
+        if self.filter is not None:
+            object.__setattr__(self, "condition", parse_filter(self.filter))
         if self.partitions is not None:
             if not self.partitions:
                 invalid("partitions", "is an empty list; leave it out to search all partitions")

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,26 +11,18 @@ from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import iterate_records, walk_batches
 from vector.embed.port import Float32
 from vector.extract import content_hash, extract_text
+from vector.filter.parse import parse_filter
+from vector.filter.tree import Condition
 from vector.generation import Generation
 from vector.index.partition_index import PartitionIndex
-from vector.index.query import Candidate, IndexQuery
+from vector.index.query import NO_LIMIT, Candidate, IndexQuery, RecordFilter, query_vector
+from vector.index.search import search
+from vector.index.selection import ReadRecords
 from vector.indexer import LogSource
+from vector.log_reader import LogReader
 from vector.request import vector_from_bytes
 from vector.threads import WorkerThreads
 from vector.topic_index import TopicIndex
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A candidate with its partition; sorts best first."""
-
-    partition: int
-    candidate: Candidate
-
-    @property
-    def order(self) -> tuple[float, int, int, int]:
-        """Score falling, timestamp falling, partition, offset (design/search-api.md)."""
-        return (-self.candidate.similarity, -self.candidate.timestamp_ms, self.partition, self.candidate.offset)
 
 
 class TopicSearch:
@@ -65,9 +56,13 @@ class TopicSearch:
         now, indexes = self._open_indexes(message)
         if now is not generation:  # the vectors are the other's
             raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading: it has just been replaced")
-        results = await asyncio.get_running_loop().run_in_executor(
-            self._threads.search, _search, indexes, vectors, message
-        )
+        states = self.states(message)  # before the search: what is indexed meanwhile is not in its hits
+        loop = asyncio.get_running_loop()
+        reader = LogReader(self._source, self._topic.assignment.topic_id, loop)
+        try:
+            results = await loop.run_in_executor(self._threads.search, _search, indexes, vectors, message, reader)
+        finally:
+            reader.stop()
         return {
             "model": generation.identity.model,
             "dimensions": generation.identity.dimensions,
@@ -78,7 +73,7 @@ class TopicSearch:
             "wait_micros": (waited - embedded) // 1000,
             "search_micros": (time.perf_counter_ns() - waited) // 1000,
             "results": results,
-            "states": self.states(message),
+            "states": states,
         }
 
     def _open_indexes(self, message: Mapping[str, Any]) -> tuple[Generation, dict[int, PartitionIndex]]:
@@ -169,51 +164,59 @@ class TopicSearch:
 
 
 def _search(
-    indexes: Mapping[int, PartitionIndex], vectors: list[Float32], message: Mapping[str, Any]
+    indexes: Mapping[int, PartitionIndex], vectors: list[Float32], message: Mapping[str, Any], read: ReadRecords
 ) -> list[list[tuple[Any, ...]]]:
     """Per query: (partition, offset, timestamp_ms, similarity, duplicates, flags, vector bytes or None), best first."""
+    condition = None if message["filter"] is None else parse_filter(message["filter"])
+    parts = []
+    for wanted in message["partitions"]:
+        bounds = _record_filter(wanted, message, condition)
+        parts += indexes[wanted["partition"]].parts(bounds, read)
+    settings = next(iter(indexes.values())).settings
     results = []
     for vector in vectors:
-        found: list[_Found] = []
-        for wanted in message["partitions"]:
-            candidates = indexes[wanted["partition"]].search(_index_query(vector, wanted, message))
-            found += [_Found(wanted["partition"], candidate) for candidate in candidates]
-        found.sort(key=lambda one: one.order)
-        results.append(_rows(indexes, found[: message["limit"]], with_vectors=message["vectors"]))
+        query = IndexQuery(
+            vector=vector,
+            limit=message["limit"],
+            min_similarity=message["min_similarity"],
+            exact=message["exact"],
+            ef=message["ef"],
+        )
+        found = search(parts, query, query_vector(query, settings))
+        results.append(_rows(indexes, found, with_vectors=message["vectors"]))
     return results
 
 
-def _rows(indexes: Mapping[int, PartitionIndex], found: list[_Found], *, with_vectors: bool) -> list[tuple[Any, ...]]:
+def _record_filter(wanted: Mapping[str, Any], message: Mapping[str, Any], condition: Condition | None) -> RecordFilter:
+    from_timestamp, until_timestamp = message["from_timestamp"], message["until_timestamp"]
+    return RecordFilter(
+        partition=wanted["partition"],
+        offset_from=max(wanted["from"], wanted["log_start"]),
+        offset_until=wanted["until"] if wanted["until"] >= 0 else NO_LIMIT,
+        timestamp_from=from_timestamp if from_timestamp >= 0 else -NO_LIMIT,
+        timestamp_until=until_timestamp if until_timestamp >= 0 else NO_LIMIT,
+        condition=condition,
+    )
+
+
+def _rows(
+    indexes: Mapping[int, PartitionIndex], found: list[Candidate], *, with_vectors: bool
+) -> list[tuple[Any, ...]]:
     vectors: dict[tuple[int, int], bytes] = {}
     if with_vectors:
         for partition in {one.partition for one in found}:
-            offsets = [one.candidate.offset for one in found if one.partition == partition]
+            offsets = [one.offset for one in found if one.partition == partition]
             for offset, vector in indexes[partition].vectors_at(offsets).items():
                 vectors[partition, offset] = np.asarray(vector, dtype="<f4").tobytes()
     return [
         (
             one.partition,
-            one.candidate.offset,
-            one.candidate.timestamp_ms,
-            float(one.candidate.similarity),
-            one.candidate.duplicates,
-            one.candidate.flags,
-            vectors.get((one.partition, one.candidate.offset)),
+            one.offset,
+            one.timestamp_ms,
+            float(one.similarity),
+            one.duplicates,
+            one.flags,
+            vectors.get((one.partition, one.offset)),
         )
         for one in found
     ]
-
-
-def _index_query(vector: Float32, wanted: Mapping[str, Any], message: Mapping[str, Any]) -> IndexQuery:
-    return IndexQuery(
-        vector=vector,
-        limit=message["limit"],
-        offset_from=wanted["from"],
-        offset_until=wanted["until"],
-        timestamp_from=message["from_timestamp"],
-        timestamp_until=message["until_timestamp"],
-        min_similarity=message["min_similarity"],
-        exact=message["exact"],
-        ef=message["ef"],
-        log_start_offset=wanted["log_start"],
-    )

@@ -105,6 +105,12 @@ def half_open(gte: int | None, gt: int | None, lt: int | None, lte: int | None) 
     return max(lows, default=-1), min(highs, default=-1)
 
 
+_KEY = """One test: `eq`, `any` (a list) or `prefix`, of texts or `{"base64": "…"}`."""
+_MUST = """All of these hold. A condition is `{"header": NAME, …}` or `{"path": "$.a.b", …}` with one test, or an object of this kind.
+Tests: `eq`, `any`, `prefix`, `range` (`gte`, `gt`, `lt`, `lte`), `exists`. Paths lead into a JSON value; arrays are looked through."""
+_TESTS_EXAMPLE = [{"path": "$.level", "any": ["error", "fatal"]}, {"header": "service", "prefix": "pay"}]
+
+
 class Filter(Strict):
     """Which records may be hits. Everything given must hold."""
 
@@ -115,11 +121,12 @@ class Filter(Strict):
     offset: Bounds | None = Field(default=None, description="in every partition")
     offsets: dict[str, Bounds] | None = Field(default=None, description="per partition")
     timestamp: TimeBounds | None = None
-    key: Unsupported = None
-    must: Unsupported = None
-    should: Unsupported = None
-    min_should: Unsupported = None
-    must_not: Unsupported = None
+    # Judged by vector.filter.parse, which every door shares and whose errors name the place.
+    key: Any = Field(default=None, description=_KEY, examples=[{"prefix": "user-"}])
+    must: Any = Field(default=None, description=_MUST, examples=[_TESTS_EXAMPLE])
+    should: Any = Field(default=None, description="at least `min_should` of these conditions hold")
+    min_should: Any = Field(default=None, description="how many of `should`; 1 if not given")
+    must_not: Any = Field(default=None, description="none of these conditions holds")
 
     @field_validator("offsets")
     @classmethod
@@ -172,6 +179,10 @@ class SearchBody(Strict):
                     "filter": {"partition": 0, "min_offset": 1000, "max_offset": 5000},
                 },
                 {"query": "who failed to log in", "consistency": {"level": "latest", "wait_ms": 500}},
+                {
+                    "query": "payment refused",
+                    "filter": {"must": [{"path": "$.code", "range": {"gte": 500}}], "key": {"prefix": "user-"}},
+                },
             ]
         },
     )

@@ -97,8 +97,9 @@ def _narrow(bounds: tuple[int, int], low: int, high: int) -> tuple[int, int]:
 
 def _full_filter(conditions: Filter) -> str | None:
     """The parts of the grammar that are no fields of their own in key 100 travel as JSON, there as here."""
-    rest = conditions.model_dump(include={"key", "must", "should", "min_should", "must_not"}, exclude_none=True)
-    return json.dumps(rest) if rest else None
+    rest = {name: getattr(conditions, name) for name in ("key", "must", "should", "min_should", "must_not")}
+    given = {name: value for name, value in rest.items() if value is not None}
+    return json.dumps(given) if given else None
 
 
 def _min_offsets(consistency: Consistency) -> dict[int, int]:

@@ -22,6 +22,7 @@ from storage.log_manager import LogManager
 from vector.channel import Channel, ChannelClosed, Handler
 from vector.embed.local import model_directory
 from vector.embed.port import EmbedSettings
+from vector.filter.tree import named_partitions
 from vector.request import (
     VALUE_CUT,
     Hit,
@@ -296,6 +297,7 @@ def _partitions(request: SearchRequest, topic: Topic) -> list[int]:
     """Those to search. Raises KafkaError for one that does not exist, wherever the request names it."""
     count = len(topic.partitions)
     named = [*(request.partitions or ()), *request.min_offsets, *(p for p in request.offset_ranges if p >= 0)]
+    named += named_partitions(request.condition)
     named += [query.record[0] for query in request.queries if query.record is not None]
     for partition in named:
         if partition >= count:
@@ -331,6 +333,7 @@ def _message(request: SearchRequest, topic: Topic, partitions: list[int]) -> dic
         ],
         "from_timestamp": request.from_timestamp,
         "until_timestamp": request.until_timestamp,
+        "filter": request.filter,
         "exact": request.exact,
         "ef": request.ef if request.ef is not None else -1,
         "min_offsets": min_offsets,

@@ -1,5 +1,6 @@
 """Arguments of `search` -> one VectorSearchRequest. What a value may be is decided by the broker, which names it."""
 
+import base64
 import json
 import sys
 import uuid
@@ -31,7 +32,8 @@ class SearchOptions(TypedDict, total=False):
     limit: int
     """hits per query [10]"""
     filter: Mapping[str, Any] | None
-    """REST's grammar: partition(s), min_offset, max_offset (inclusive), offset {gte, gt, lt, lte}, timestamp {…} in ms …"""
+    """REST's grammar: partition(s), min_offset, max_offset (inclusive), offset {gte, gt, lt, lte}, timestamp {…} in ms or ISO 8601,
+    key {eq | any | prefix}, and lists must, should, must_not of {"path": "$.a.b" | "header": NAME, eq | any | prefix | range | exists}"""
     min_similarity: float | None
     collapse: str | None
     min_offsets: Mapping[int, int] | None
@@ -187,15 +189,22 @@ def _filter_fields(conditions: Mapping[str, Any]) -> dict[str, Any]:
     for partition, bounds in rest.pop("offsets", {}).items():
         # A range of its own replaces the one of every partition, so it must hold both.
         ranges[int(partition)] = _narrow(_bounds(f"offsets.{partition}", bounds), *everywhere)
-    if "timestamp" in rest:
+    if "timestamp" in rest and not any(isinstance(bound, str) for bound in dict(rest["timestamp"]).values()):
         fields["from_timestamp"], fields["until_timestamp"] = _bounds("timestamp", rest.pop("timestamp"))
     fields["offset_ranges"] = [
         VectorSearchRequest.OffsetRange(partition=partition, from_offset=low, until_offset=high)
         for partition, (low, high) in ranges.items()
     ]
     if rest:
-        fields["filter"] = json.dumps(rest)
+        fields["filter"] = json.dumps(rest, default=_encoded)
     return fields
+
+
+def _encoded(value: Any) -> dict[str, str]:
+    """Keys and header values are bytes, which JSON has not."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"base64": base64.b64encode(value).decode()}
+    raise TypeError(f"filter: {value!r} is nothing that JSON has")
 
 
 def _bounds(field: str, bounds: Mapping[str, int]) -> tuple[int, int]:

@@ -9,14 +9,18 @@ from typing import Any
 import faiss
 import numpy as np
 
-from vector.index.columns import Columns, distinct, group_by_node
+from vector.index.columns import Columns, distinct, group_by_node, record_of_posting
+from vector.index.fields import Fields
+from vector.index.fields import encode as encode_fields
+from vector.index.fields import merge as merge_fields
 from vector.index.files import FileReference, sync_directory, write_durable, write_faiss
 from vector.index.growing import GrowingSegment
 from vector.index.sealed import SealedSegment
 from vector.index.search import cap_faiss_threads, fetch_count
-from vector.index.segment import Trust, closeness
+from vector.index.segment import SegmentView, Trust, closeness
 from vector.index.segment_files import (
     COLUMNS_SUFFIX,
+    FIELDS_SUFFIX,
     GRAPH_SUFFIX,
     VECTORS_SUFFIX,
     SegmentColumns,
@@ -47,6 +51,7 @@ class Built:
 @dataclass(slots=True, frozen=True)
 class _Merged:
     data: SegmentColumns
+    fields: Fields
     places: tuple[Int64, ...]
     """Per source: its nodes that go into the new segment, in the order of the new segment's nodes."""
 
@@ -65,7 +70,10 @@ def build(
     name = segment_name(identity)
     vectors = _vector_index(sources, merged, settings)
     nodes = merged.data.columns.node_count
-    files = [write_faiss(directory / (name + VECTORS_SUFFIX), vectors)]
+    files = [
+        write_faiss(directory / (name + VECTORS_SUFFIX), vectors),
+        write_durable(directory / (name + FIELDS_SUFFIX), [encode_fields(merged.fields)]),
+    ]
     trust: tuple[Trust, ...] = ()
     recall = 1.0
     if nodes > settings.exact_matches_max:  # below, every search is exact: a graph would never be read
@@ -150,7 +158,16 @@ def _merge_columns(sources: Sequence[Source], log_start_offset: int) -> _Merged 
     hashes = np.array(list(known), dtype=f"S{HASH_BYTES}")
     starts, by_node = group_by_node(nodes, len(known))
     order = np.argsort(hashes, kind="stable").astype(np.int32)
-    return _Merged(SegmentColumns(columns, starts, by_node, hashes, order), tuple(places))
+    fields = merge_fields([_fields_kept(view, kept) for view, (kept, _) in zip(views, parts, strict=True)])
+    return _Merged(SegmentColumns(columns, starts, by_node, hashes, order), fields, tuple(places))
+
+
+def _fields_kept(view: SegmentView, kept: Int64) -> tuple[Fields, Int64 | None]:
+    """The fields of a source, and which of its records go on, from which of its postings do."""
+    fields = merge_fields([(part, None) for part in view.fields])
+    numbers = record_of_posting(view.columns)
+    records = kept if numbers is None else np.unique(numbers[kept])
+    return fields, None if len(records) == fields.count else records
 
 
 def _vector_index(sources: Sequence[Source], merged: _Merged, settings: IndexSettings) -> Any:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vector.index.query import RecordFilter
-from vector.index.settings import Bool, Int32, Int64, UInt8
+from vector.index.settings import Int32, Int64, UInt8
 
 
 @dataclass(slots=True, frozen=True)
@@ -30,49 +29,23 @@ class Columns:
         return len(self.offsets)
 
 
-@dataclass(slots=True, frozen=True)
-class Matches:
-    """What a filter leaves of a segment: `mask` bool[node_count] (None = every node), how many nodes and distinct records."""
-
-    mask: Bool | None
-    nodes: int
-    records: int
-
-
-NOTHING = Matches(None, 0, 0)
-
-
 def distinct(offsets: Int64) -> int:
     """How many different values an ascending int64[n] holds."""
     return int(np.count_nonzero(offsets[1:] != offsets[:-1])) + 1 if len(offsets) else 0
 
 
-def matches(columns: Columns, wanted: RecordFilter) -> Matches:
-    """Evaluates `wanted` on the columns."""
-    first, end = (int(i) for i in np.searchsorted(columns.offsets, [wanted.offset_from, wanted.offset_until]))
-    if first >= end or wanted.timestamp_from > columns.timestamp_max or wanted.timestamp_until <= columns.timestamp_min:
-        return NOTHING
-    all_times = wanted.timestamp_from <= columns.timestamp_min and wanted.timestamp_until > columns.timestamp_max
-    if all_times and end - first == len(columns):
-        return Matches(None, columns.node_count, distinct(columns.offsets) if columns.chunked else len(columns))
-    nodes, offsets = columns.nodes[first:end], columns.offsets[first:end]
-    if not all_times:
-        times = columns.timestamps_ms[first:end]
-        kept = (times >= wanted.timestamp_from) & (times < wanted.timestamp_until)
-        nodes, offsets = nodes[kept], offsets[kept]
-    mask = np.zeros(columns.node_count, dtype=np.bool_)
-    mask[nodes] = True
-    return Matches(mask, int(np.count_nonzero(mask)), distinct(offsets) if columns.chunked else len(offsets))
+def record_of_posting(columns: Columns) -> Int64 | None:
+    """Number of each posting's record: int64[p]; None where postings are records."""
+    if not columns.chunked:
+        return None
+    numbers = np.zeros(len(columns), dtype=np.int64)
+    np.cumsum(columns.offsets[1:] != columns.offsets[:-1], out=numbers[1:])
+    return numbers
 
 
-def eligible(columns: Columns, postings: Int64, wanted: RecordFilter) -> Int64:
-    """Those of `postings` (indices, ascending) whose record passes the filter."""
-    offsets = columns.offsets[postings]
-    kept = (offsets >= wanted.offset_from) & (offsets < wanted.offset_until)
-    if wanted.timestamp_from > columns.timestamp_min or wanted.timestamp_until <= columns.timestamp_max:
-        times = columns.timestamps_ms[postings]
-        kept &= (times >= wanted.timestamp_from) & (times < wanted.timestamp_until)
-    return postings[kept]
+def first_postings(columns: Columns) -> Int64 | None:
+    """The first posting of each record: int64[records]; None where postings are records."""
+    return np.unique(columns.offsets, return_index=True)[1] if columns.chunked else None
 
 
 def newest(columns: Columns, postings: Int64, count: int) -> Int64:

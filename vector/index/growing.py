@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vector.index.columns import Columns
+from vector.index.fields import Fields, appended
 from vector.index.scoring import rough_scores, stored_form
 from vector.index.segment import Trust, best
 from vector.index.settings import POSTINGS_PER_ROW_MAX, Bool, Counts, Float32, IndexSettings, Int64, Run
@@ -26,6 +27,8 @@ class GrowingSegment:
         self.base_offset = base_offset
         self.settings = settings
         self.counts = Counts()
+        self.outdated = False
+        """Read back from a journal of a version that kept no fields."""
         self._next_offset = base_offset
         self._nodes: dict[bytes, int] = {}
         self._hashes: list[bytes] = []
@@ -41,7 +44,8 @@ class GrowingSegment:
             timestamp_max=-1,
             chunked=False,
         )
-        self._published = (0, 0, 0, -1, False)  # nodes, postings, timestamp_min, timestamp_max, chunked
+        # nodes, postings, timestamp_min, timestamp_max, chunked, fields
+        self._published: tuple[int, int, int, int, bool, tuple[Fields, ...]] = (0, 0, 0, -1, False, ())
 
     @property
     def next_offset(self) -> int:
@@ -66,7 +70,8 @@ class GrowingSegment:
         columns = self._columns
         arrays = (self._vectors, columns.offsets, columns.timestamps_ms, columns.flags, columns.nodes)
         # About 150 bytes of dict, list and bytes objects for a node and 36 for a posting index.
-        return sum(array.nbytes for array in arrays) + 150 * self.node_count + 36 * self.posting_count
+        fields = sum(part.nbytes for part in self._published[5])
+        return sum(array.nbytes for array in arrays) + fields + 150 * self.node_count + 36 * self.posting_count
 
     def append(self, run: Run) -> Float32:
         """Adds a run; returns the rows of contents that were new, in the order of their first occurrence, as stored."""
@@ -104,12 +109,14 @@ class GrowingSegment:
         self._publish(run, nodes + len(new_rows), end)
 
     def _publish(self, run: Run, nodes: int, postings: int) -> None:
-        _, old, timestamp_min, timestamp_max, chunked = self._published
+        _, old, timestamp_min, timestamp_max, chunked, fields = self._published
         distinct = len(set(run.offsets.tolist()))
         if len(run.offsets):
+            fields = appended(fields, run.fields or Fields.unknown(distinct))
             low, high = int(run.timestamps_ms.min()), int(run.timestamps_ms.max())
             timestamp_min, timestamp_max = (min(low, timestamp_min), max(high, timestamp_max)) if old else (low, high)
-        self._published = (nodes, postings, timestamp_min, timestamp_max, chunked or distinct < len(run.offsets))
+        chunked = chunked or distinct < len(run.offsets)
+        self._published = (nodes, postings, timestamp_min, timestamp_max, chunked, fields)
         self.counts = self.counts + Counts(distinct, Counter(run.skipped), run.failed)
         self._next_offset = run.next_offset
 
@@ -129,9 +136,9 @@ class GrowingSegment:
     def view(self) -> "GrowingView":
         return GrowingView(self)
 
-    def picture(self) -> tuple[Columns, Float32]:
-        """Published columns and rows (float32[n, d]), without copying."""
-        nodes, postings, timestamp_min, timestamp_max, chunked = self._published
+    def picture(self) -> tuple[Columns, tuple[Fields, ...], Float32]:
+        """Published columns, fields and rows (float32[n, d]), without copying."""
+        nodes, postings, timestamp_min, timestamp_max, chunked, fields = self._published
         columns = self._columns  # read after the counts: it can only be longer than they say
         return (
             Columns(
@@ -141,6 +148,7 @@ class GrowingSegment:
                 columns.nodes[:postings],
                 *(nodes, timestamp_min, timestamp_max, chunked),
             ),
+            fields,
             self._vectors[:nodes],
         )
 
@@ -161,7 +169,7 @@ class GrowingView:
     graph_trust: tuple[Trust, ...] = ()
 
     def __init__(self, segment: GrowingSegment) -> None:
-        self.columns, self._vectors = segment.picture()
+        self.columns, self.fields, self._vectors = segment.picture()
         self._segment = segment
         self._metric = segment.settings.metric
 

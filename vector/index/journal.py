@@ -14,6 +14,8 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from vector.index.fields import decode as decode_fields
+from vector.index.fields import encode as encode_fields
 from vector.index.files import Buffer, DamagedFile, checksum
 from vector.index.growing import GrowingSegment
 from vector.index.settings import HASH_BYTES, Float32, IndexSettings, Run
@@ -42,6 +44,7 @@ def encode_frame(base_offset: int, run: Run, new_rows: Float32, settings: IndexS
             "rows": new_rows.astype(settings.vector_dtype).tobytes(),
             "skipped": dict(run.skipped),
             "failed": run.failed,
+            "fields": None if run.fields is None else encode_fields(run.fields),
         }
     )
     return FRAME_HEAD.pack(len(payload), checksum(payload)) + payload
@@ -76,36 +79,37 @@ def frames(data: Buffer) -> Iterator[tuple[int, bytes | None]]:
 def replay(path: Path, data: Buffer, identity: int, base_offset: int, settings: IndexSettings) -> Replay:
     """Rebuilds a growing segment. Raises DamagedFile when the journal belongs to an index of other dimensions."""
     segment = GrowingSegment(identity, base_offset, settings)
-    good = 0
+    result = Replay(segment, 0, "")
     for position, payload in frames(data):
+        good = result.good_bytes
         if payload is None:
-            return Replay(segment, good, f"checksum of the frame at byte {good} does not match")
-        fields = msgpack.unpackb(payload, strict_map_key=False)
-        if fields["dimensions"] != settings.dimensions:
-            raise DamagedFile(path, f"has {fields['dimensions']} dimensions, the index has {settings.dimensions}")
-        if fields["base_offset"] != segment.next_offset:
-            return Replay(
-                segment,
-                good,
-                f"frame at byte {good} begins at offset {fields['base_offset']}, not {segment.next_offset}",
-            )
-        segment.append_stored(*_run(fields, segment))
-        good = position
-    return Replay(segment, good, "")
+            result.damage = f"checksum of the frame at byte {good} does not match"
+            break
+        frame = msgpack.unpackb(payload, strict_map_key=False)
+        if frame["dimensions"] != settings.dimensions:
+            raise DamagedFile(path, f"has {frame['dimensions']} dimensions, the index has {settings.dimensions}")
+        if frame["base_offset"] != segment.next_offset:
+            result.damage = f"frame at byte {good} begins at offset {frame['base_offset']}, not {segment.next_offset}"
+            break
+        segment.outdated |= "fields" not in frame
+        segment.append_stored(*_run(frame, segment))
+        result.good_bytes = position
+    return result
 
 
-def _run(fields: dict[str, Any], segment: GrowingSegment) -> tuple[Run, Float32]:
-    raw = fields["hashes"]
+def _run(frame: dict[str, Any], segment: GrowingSegment) -> tuple[Run, Float32]:
+    raw = frame["hashes"]
     hashes = [raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES)]
-    rows = np.frombuffer(fields["rows"], dtype=fields["dtype"]).astype(np.float32)
+    rows = np.frombuffer(frame["rows"], dtype=frame["dtype"]).astype(np.float32)
     run = Run(
-        offsets=np.frombuffer(fields["offsets"], dtype="<i8"),
-        timestamps_ms=np.frombuffer(fields["timestamps_ms"], dtype="<i8"),
+        offsets=np.frombuffer(frame["offsets"], dtype="<i8"),
+        timestamps_ms=np.frombuffer(frame["timestamps_ms"], dtype="<i8"),
         hashes=hashes,
         vectors=np.empty((0, segment.settings.dimensions), dtype=np.float32),
-        flags=np.frombuffer(fields["flags"], dtype="u1"),
-        skipped=Counter(dict(fields["skipped"])),
-        failed=fields["failed"],
-        next_offset=fields["next_offset"],
+        flags=np.frombuffer(frame["flags"], dtype="u1"),
+        skipped=Counter(dict(frame["skipped"])),
+        failed=frame["failed"],
+        fields=None if frame.get("fields") is None else decode_fields(frame["fields"]),
+        next_offset=frame["next_offset"],
     )
     return run, rows.reshape(-1, segment.settings.dimensions)

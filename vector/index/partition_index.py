@@ -5,7 +5,7 @@ The identity that always holds: indexed + skipped + failed = records of the log 
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,15 +14,17 @@ import numpy as np
 from vector.index import manifest as manifests
 from vector.index.build import Built, build
 from vector.index.catalog import AnySegment, Catalog, entry_of, open_catalog, sealed_file_names, segment_file_names
+from vector.index.columns import distinct
 from vector.index.files import AppendFile, remove
 from vector.index.growing import GrowingSegment
 from vector.index.journal import encode_frame, journal_name
 from vector.index.manifest import Manifest
 from vector.index.planner import Plan, SegmentFacts, next_plan, should_drop, should_freeze
-from vector.index.query import Candidate, IndexQuery, query_vector, record_filter
+from vector.index.query import Candidate, IndexQuery, RecordFilter, query_vector, record_filter
 from vector.index.scoring import storable
 from vector.index.sealed import SealedSegment
-from vector.index.search import SearchCounters, search
+from vector.index.search import Part, SearchCounters, plan, search
+from vector.index.selection import ReadRecords, read_nothing
 from vector.index.settings import HASH_BYTES, Counts, Float32, IndexSettings, Run
 
 PENDING_BYTES_MAX = 32 * 1024 * 1024
@@ -169,6 +171,8 @@ class PartitionIndex:
             ascending = bool((run.offsets[1:] >= run.offsets[:-1]).all())
             if not ascending or run.offsets[0] < self.indexed_offset or run.offsets[-1] >= run.next_offset:
                 raise ValueError(f"offsets are not ascending within [{self.indexed_offset}, {run.next_offset})")
+            if run.fields is not None and run.fields.count != distinct(run.offsets):
+                raise ValueError(f"fields of {run.fields.count} records came with {distinct(run.offsets)}")
             if not storable(run.vectors, self.settings).all():
                 raise ValueError("a vector is not finite, or has no direction: `storable` tells which")
 
@@ -287,16 +291,20 @@ class PartitionIndex:
 
     # Searching: any thread
 
-    def search(self, query: IndexQuery) -> list[Candidate]:
+    def search(self, query: IndexQuery, read: ReadRecords = read_nothing) -> list[Candidate]:
         """min(query.limit, matches) records, best first: similarity descending, timestamp descending, offset ascending.
 
         Fewer only when `min_similarity` cuts. Raises KafkaError INVALID_REQUEST for a vector that is not finite, of the wrong
         length, or zero under cosine.
         """
         vector = query_vector(query, self.settings)
-        wanted = record_filter(query, self._log_start_offset)
+        return search(self.parts(record_filter(query), read), query, vector)
+
+    def parts(self, wanted: RecordFilter, read: ReadRecords = read_nothing) -> list[Part]:
+        """What of the index passes `wanted`; `read` is asked for records that have more than the index holds."""
+        bounded = replace(wanted, offset_from=max(wanted.offset_from, self._log_start_offset))
         views = [segment.view() for segment in self._segments]
-        return search(views, query, vector, wanted, self.settings, self._counters)
+        return plan(views, bounded, self.settings, self._counters, read)
 
     def status(self) -> dict[str, Any]:
         """JSON-able: offsets, counts, segments with sizes in bytes, how searches were served, damages, the builder's state."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.errors import ErrorCode, KafkaError
+from vector.filter.tree import Condition
 from vector.index.settings import Float32, IndexSettings
 
 NO_LIMIT = np.iinfo(np.int64).max
@@ -30,12 +31,15 @@ class IndexQuery:
     log_start_offset: int = 0
     up_to_offset: int = -1
     collapse: bool = False
+    condition: Condition | None = None
+    partition: int = 0
 
 
 @dataclass(slots=True, frozen=True)
 class Candidate:
     """A record found. `duplicates`: how many other records that match the filter have the same content."""
 
+    partition: int
     offset: int
     timestamp_ms: int
     similarity: float
@@ -45,22 +49,26 @@ class Candidate:
 
 @dataclass(slots=True, frozen=True)
 class RecordFilter:
-    """Bounds of the records that may be returned: `from` inclusive, `until` exclusive."""
+    """The records of one partition that may be returned: bounds, `from` inclusive, `until` exclusive, and a condition."""
 
     offset_from: int
     offset_until: int
     timestamp_from: int
     timestamp_until: int
+    condition: Condition | None = None
+    partition: int = 0
 
 
-def record_filter(query: IndexQuery, log_start_offset: int) -> RecordFilter:
-    """All bounds of `query` in one filter; nothing below either log start is ever returned."""
+def record_filter(query: IndexQuery) -> RecordFilter:
+    """All bounds of `query` in one filter."""
     ends = [end for end in (query.offset_until, query.up_to_offset) if end >= 0]
     return RecordFilter(
-        offset_from=max(query.offset_from, query.log_start_offset, log_start_offset, 0),
+        offset_from=max(query.offset_from, query.log_start_offset, 0),
         offset_until=min(ends, default=NO_LIMIT),
         timestamp_from=query.timestamp_from if query.timestamp_from >= 0 else -NO_LIMIT,
         timestamp_until=query.timestamp_until if query.timestamp_until >= 0 else NO_LIMIT,
+        condition=query.condition,
+        partition=query.partition,
     )
 
 

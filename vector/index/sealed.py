@@ -6,12 +6,15 @@ from typing import Any
 import faiss
 import numpy as np
 
-from vector.index.columns import Columns
+from vector.index.columns import Columns, distinct
+from vector.index.fields import Fields
+from vector.index.fields import decode as decode_fields
 from vector.index.files import map_verified, read_faiss
 from vector.index.scoring import rounding_margin
 from vector.index.segment import closeness
 from vector.index.segment_files import (
     COLUMNS_SUFFIX,
+    FIELDS_SUFFIX,
     GRAPH_SUFFIX,
     VECTORS_SUFFIX,
     SegmentColumns,
@@ -27,12 +30,19 @@ class SealedSegment:
     Node order is the order of first offsets, so an offset range is nearly contiguous in the vectors too.
     """
 
-    def __init__(self, header: SegmentHeader, data: SegmentColumns, vectors: Any, graph: Any | None) -> None:
+    def __init__(
+        self, header: SegmentHeader, data: SegmentColumns, fields: Fields | None, vectors: Any, graph: Any | None
+    ) -> None:
         self.header = header
         self.identity = header.identity
         self.base_offset = header.base_offset
         self.counts: Counts = header.counts
         self.columns: Columns = data.columns
+        self.outdated = fields is None
+        """Made by a version that kept no fields."""
+        self.fields: tuple[Fields, ...] = (
+            Fields.unknown(distinct(data.columns.offsets)) if fields is None else fields,
+        )
         self.graph_trust = header.graph_trust
         self._data = data
         self._vectors = vectors
@@ -45,10 +55,11 @@ class SealedSegment:
     def open(cls, directory: Path, name: str) -> "SealedSegment":
         """Maps and verifies every file of segment `name`. Raises DamagedFile."""
         header, data = decode(directory / (name + COLUMNS_SUFFIX))
-        for reference in header.files:
-            map_verified(directory, reference)
+        files = {reference.name: map_verified(directory, reference) for reference in header.files}
+        packed = files.get(name + FIELDS_SUFFIX)
+        fields = None if packed is None else decode_fields(packed)
         graph = read_faiss(directory / (name + GRAPH_SUFFIX)) if header.graph_trust else None
-        return cls(header, data, read_faiss(directory / (name + VECTORS_SUFFIX)), graph)
+        return cls(header, data, fields, read_faiss(directory / (name + VECTORS_SUFFIX)), graph)
 
     @property
     def next_offset(self) -> int:
@@ -77,7 +88,8 @@ class SealedSegment:
         """Size of the sidecar, mapped."""
         data, columns = self._data, self.columns
         arrays = (columns.offsets, columns.timestamps_ms, columns.flags, columns.nodes)
-        return sum(a.nbytes for a in (*arrays, data.starts, data.by_node, data.hashes, data.hash_order))
+        fields = sum(part.nbytes for part in self.fields)
+        return fields + sum(a.nbytes for a in (*arrays, data.starts, data.by_node, data.hashes, data.hash_order))
 
     def view(self) -> "SealedSegment":
         """Itself: it never changes."""

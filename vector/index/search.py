@@ -1,4 +1,4 @@
-"""Search of one partition: filter plan per segment, nearest nodes, rescoring, postings, merge (design/vector.md, Searching).
+"""Nearest records over segments: nearest nodes, rescoring, postings, merge (design/vector.md, Searching).
 
 A graph is only believed as far as it was measured (`Trust`). FAISS's own selector (IDSelectorBitmap) counts non-matching
 nodes against its stop rule and returns what it met on the way: under a filter that correlates with the query's neighbourhood
@@ -10,16 +10,17 @@ if not, the segment is scanned exactly. Figures: benchmarks/index_recall.py.
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 
-from vector.index.columns import Matches, distinct, eligible, matches, newest
+from vector.index.columns import distinct, newest
 from vector.index.query import Candidate, IndexQuery, RecordFilter
 from vector.index.scoring import similarities
 from vector.index.segment import SegmentView
+from vector.index.selection import Matches, ReadRecords, select
 from vector.index.settings import Float32, IndexSettings, Int64
 
 _thread = threading.local()
@@ -43,57 +44,77 @@ class SearchCounters:
 
 
 @dataclass(slots=True, frozen=True)
-class _Found:
+class Part:
+    """A segment of a partition and what of it passes the filter."""
+
+    partition: int
+    view: SegmentView
+    matching: Matches
+    settings: IndexSettings
+    counters: SearchCounters
+
+
+@dataclass(slots=True, frozen=True)
+class Found:
     """A record found, before the merge; sorts in result order."""
 
     similarity: float
     timestamp_ms: int
+    partition: int
     offset: int
     flags: int
     content: bytes
 
     @property
-    def order(self) -> tuple[float, int, int, bytes]:
-        return (-self.similarity, -self.timestamp_ms, self.offset, self.content)
+    def order(self) -> tuple[float, int, int, int, bytes]:
+        return (-self.similarity, -self.timestamp_ms, self.partition, self.offset, self.content)
 
 
-def search(
-    views: Sequence[SegmentView],
-    query: IndexQuery,
-    vector: Float32,
+def plan(
+    views: Iterable[SegmentView],
     wanted: RecordFilter,
     settings: IndexSettings,
     counters: SearchCounters,
-) -> list[Candidate]:
-    """The min(limit, matches) most similar records over all segments; `vector` as `query_vector` returns it."""
-    cap_faiss_threads()
-    found: list[_Found] = []
+    read: ReadRecords,
+) -> list[Part]:
+    """The segments of a partition that hold anything that passes `wanted`."""
+    parts = []
     for view in views:
-        matching = matches(view.columns, wanted)
-        if not matching.nodes:
+        matching = select(view, wanted, read)
+        if matching.nodes:
+            parts.append(Part(wanted.partition, view, matching, settings, counters))
+        else:
             counters.skipped += 1
-            continue
-        found += _search_segment(view, matching, query, vector, wanted, settings, counters)
+    return parts
+
+
+def search(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[Candidate]:
+    """The min(limit, matches) most similar records over all parts; `vector` as `query_vector` returns it."""
+    cap_faiss_threads()
+    found: list[Found] = []
+    for part in parts:
+        found += _search_segment(part, query, vector)
     found.sort(key=lambda hit: hit.order)
     if query.min_similarity is not None and not math.isnan(query.min_similarity):
         least = query.min_similarity
         found = [hit for hit in found if hit.similarity >= least]
     chosen = _first_distinct(found, query)
-    duplicates = _count_duplicates(views, [hit.content for hit in chosen], wanted)
+    duplicates = _count_duplicates(parts, [hit.content for hit in chosen])
     return [
-        Candidate(hit.offset, hit.timestamp_ms, hit.similarity, duplicates[hit.content] - 1, hit.flags)
+        Candidate(hit.partition, hit.offset, hit.timestamp_ms, hit.similarity, duplicates[hit.content] - 1, hit.flags)
         for hit in chosen
     ]
 
 
-def _first_distinct(found: list[_Found], query: IndexQuery) -> list[_Found]:
+def _first_distinct(found: list[Found], query: IndexQuery) -> list[Found]:
     """The first `limit` hits; a record once (its best chunk), and with collapse a content once."""
-    chosen: list[_Found] = []
-    seen: set[int | bytes] = set()
+    chosen: list[Found] = []
+    seen: set[tuple[int, int] | bytes] = set()
     for hit in found:
-        if hit.offset in seen or (query.collapse and hit.content in seen):
+        place = hit.partition, hit.offset
+        if place in seen or (query.collapse and hit.content in seen):
             continue
-        seen.add(hit.offset)
+        seen.add(place)
         seen.add(hit.content)
         chosen.append(hit)
         if len(chosen) == query.limit:
@@ -101,40 +122,25 @@ def _first_distinct(found: list[_Found], query: IndexQuery) -> list[_Found]:
     return chosen
 
 
-def _search_segment(
-    view: SegmentView,
-    matching: Matches,
-    query: IndexQuery,
-    vector: Float32,
-    wanted: RecordFilter,
-    settings: IndexSettings,
-    counters: SearchCounters,
-) -> list[_Found]:
-    limit = query.limit
+def _search_segment(part: Part, query: IndexQuery, vector: Float32) -> list[Found]:
+    matching, limit = part.matching, query.limit
     needed = min(limit, matching.nodes if query.collapse else matching.records)
     # A chunk's content may be left only older records, when the newest is a hit by another chunk: then all of them are looked at.
-    collapsed_chunks = query.collapse and view.columns.chunked
+    collapsed_chunks = query.collapse and part.view.columns.chunked
     count = matching.nodes if collapsed_chunks else min(limit, matching.nodes)
     while True:
-        nodes = _nearest(view, matching, count, query, vector, settings, counters)
-        found = _expand(view, nodes, vector, query, wanted, settings)
+        nodes = _nearest(part, count, query, vector)
+        found = _expand(part, nodes, vector, query)
         hits = len({hit.content for hit in found}) if query.collapse else len({hit.offset for hit in found})
         if hits >= needed or count >= matching.nodes:
             return found
         count = min(count * 4, matching.nodes)  # chunks of the same few records filled the list
 
 
-def _nearest(
-    view: SegmentView,
-    matching: Matches,
-    count: int,
-    query: IndexQuery,
-    vector: Float32,
-    settings: IndexSettings,
-    counters: SearchCounters,
-) -> Int64:
+def _nearest(part: Part, count: int, query: IndexQuery, vector: Float32) -> Int64:
     """At least the `count` nearest nodes that match."""
-    if view.graph_trust and not query.exact and matching.nodes > settings.exact_matches_max:
+    view, matching, counters = part.view, part.matching, part.counters
+    if view.graph_trust and not query.exact and matching.nodes > part.settings.exact_matches_max:
         nodes = _ask_graph(view, matching, count, query.ef, vector)
         if nodes is not None:
             counters.graph += 1
@@ -176,14 +182,13 @@ def _ask_graph(view: SegmentView, matching: Matches, count: int, ef: int, vector
     return None
 
 
-def _expand(
-    view: SegmentView, nodes: Int64, vector: Float32, query: IndexQuery, wanted: RecordFilter, settings: IndexSettings
-) -> list[_Found]:
+def _expand(part: Part, nodes: Int64, vector: Float32, query: IndexQuery) -> list[Found]:
     """Records of the nearest nodes, best first, until the limit is reached and the next node is strictly worse."""
-    scores = similarities(view.rows(nodes), vector, settings.metric)
+    view, matching = part.view, part.matching
+    scores = similarities(view.rows(nodes), vector, part.settings.metric)
     order = np.argsort(-scores, kind="stable")
     columns = view.columns
-    found: list[_Found] = []
+    found: list[Found] = []
     offsets: set[int] = set()
     last = math.inf
     collapsed_chunks = query.collapse and columns.chunked
@@ -195,23 +200,22 @@ def _expand(
         last = score
         node = int(nodes[place])
         content = view.hashes_of(nodes[place : place + 1])[0]
-        postings = newest(columns, eligible(columns, view.postings_of(node), wanted), most)
-        for posting in postings:
+        for posting in newest(columns, matching.of(view.postings_of(node)), most):
             offset = int(columns.offsets[posting])
             offsets.add(offset)
-            found.append(
-                _Found(score, int(columns.timestamps_ms[posting]), offset, int(columns.flags[posting]), content)
-            )
+            time, flags = int(columns.timestamps_ms[posting]), int(columns.flags[posting])
+            found.append(Found(score, time, part.partition, offset, flags, content))
     return found
 
 
-def _count_duplicates(views: Sequence[SegmentView], contents: list[bytes], wanted: RecordFilter) -> dict[bytes, int]:
-    """How many matching records each content has, over all segments."""
+def _count_duplicates(parts: Sequence[Part], contents: list[bytes]) -> dict[bytes, int]:
+    """How many matching records each content has, over all parts."""
     counts = dict.fromkeys(contents, 0)
     hashes = list(counts)
-    for view in views if hashes else ():
-        for content, node in zip(hashes, view.nodes_of(hashes), strict=True):
+    for part in parts if hashes else ():
+        columns = part.view.columns
+        for content, node in zip(hashes, part.view.nodes_of(hashes), strict=True):
             if node >= 0:
-                postings = eligible(view.columns, view.postings_of(int(node)), wanted)
-                counts[content] += distinct(view.columns.offsets[postings]) if view.columns.chunked else len(postings)
+                postings = part.matching.of(part.view.postings_of(int(node)))
+                counts[content] += distinct(columns.offsets[postings]) if columns.chunked else len(postings)
     return counts

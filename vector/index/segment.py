@@ -1,11 +1,13 @@
 """What a search needs of a segment, growing or sealed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from vector.index.columns import Columns
+from vector.index.fields import Fields
 from vector.index.scoring import rounding_margin
 from vector.index.settings import Bool, Counts, Float32, Int64, Metric
 
@@ -31,6 +33,10 @@ class SegmentView(Protocol):
     columns: Columns
     graph_trust: tuple[Trust, ...]
     """How far the graph is believed, from the queries nearest to the data to the farthest. Empty: there is no graph."""
+
+    @property
+    def fields(self) -> Sequence[Fields]:
+        """What filters ask for, of the records in offset order, in consecutive parts."""
 
     def rows(self, nodes: Int64) -> Float32:
         """Stored vectors of `nodes` (int64[n]) as float32[n, d]."""

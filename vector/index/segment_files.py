@@ -24,6 +24,7 @@ MAGIC = b"SLIDX001"
 COLUMNS_SUFFIX = ".columns"
 VECTORS_SUFFIX = ".vec"
 GRAPH_SUFFIX = ".faiss"
+FIELDS_SUFFIX = ".fields"
 ARRAYS = {
     "offsets": "<i8", "timestamps_ms": "<i8", "flags": "u1", "nodes": "<i4",
     "starts": "<i8", "by_node": "<i4", "hashes": f"S{HASH_BYTES}", "hash_order": "<i4",

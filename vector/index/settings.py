@@ -2,10 +2,13 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from vector.index.fields import Fields
 
 Metric = Literal["cosine", "dot", "l2"]
 Storage = Literal["fp32", "fp16", "sq8"]
@@ -14,6 +17,7 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
+UInt32 = npt.NDArray[np.uint32]
 Bool = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.bytes_]
 
@@ -87,7 +91,8 @@ class Run:
 
     offsets int64[n] ascending (a record cut into chunks repeats its offset), timestamps_ms int64[n], hashes: n content
     hashes of 16 bytes, vectors float32[n, d] (a row whose hash the index knows already is not read), flags uint8[n].
-    `skipped` by reason and `failed` count the records of the stretch that have no row.
+    `skipped` by reason and `failed` count the records of the stretch that have no row. `fields`: of the distinct offsets, in order;
+    None: unknown, so that every filter on them asks the log.
     """
 
     offsets: Int64
@@ -98,3 +103,4 @@ class Run:
     skipped: Counter[str]
     failed: int
     next_offset: int
+    fields: "Fields | None" = None

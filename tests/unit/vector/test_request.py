@@ -25,7 +25,7 @@ TEXT = Query(text="disk full")
         ({"mode": "text"}, INVALID, "mode"),
         ({"mode": "hybrid"}, INVALID, "mode"),
         ({"mode": "magic"}, INVALID, "mode"),
-        ({"filter": '{"key": {"eq": "a"}}'}, INVALID, "filter"),
+        ({"filter": '{"key": {"is": "a"}}'}, INVALID, "filter.key.is"),
         ({"filter": ""}, INVALID, "filter"),
         ({"collapse": "text"}, INVALID, "collapse"),
         ({"cursor": b""}, INVALID, "cursor"),

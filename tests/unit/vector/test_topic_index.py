@@ -99,6 +99,7 @@ def search(limit: int = 10) -> dict[str, Any]:
         "partitions": [{"partition": 0, "from": -1, "until": -1, "log_start": 0}],
         "from_timestamp": -1,
         "until_timestamp": -1,
+        "filter": None,
         "exact": False,
         "ef": -1,
         "min_offsets": {},

@@ -174,8 +174,6 @@ async def test_a_failed_query_of_a_batch_does_not_hide_the_others(
         {"mode": "hybrid"},
         {"collapse": "text"},
         {"cursor": "x"},
-        {"filter": {"key": {"eq": "a"}}},
-        {"filter": {"must": []}},
     ],
     ids=json.dumps,
 )
@@ -186,6 +184,18 @@ async def test_what_does_not_work_yet_is_refused_and_never_ignored(
     assert response.status_code == 400
     assert "not supported yet" in response.json()["error"]["message"]
     assert search.requests == []
+
+
+async def test_conditions_travel_as_they_are_and_are_refused_by_place(
+    client: httpx.AsyncClient, search: FakeSearch
+) -> None:
+    conditions: dict[str, Any] = {"key": {"prefix": "a"}, "must_not": [{"path": "$.env", "eq": None}]}
+    await client.post(SEARCH, json={"query": "x", "filter": {"partition": 1, **conditions}})
+    assert json.loads(search.requests[0].filter or "") == conditions
+    bad = {"must": [{"path": "$.a", "eq": 1}, {"path": "level", "eq": 1}]}
+    response = await client.post(SEARCH, json={"query": "x", "filter": bad})
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("filter.must[1].path: ")
 
 
 async def test_ranges_that_do_not_meet_leave_nothing_in_that_partition(
