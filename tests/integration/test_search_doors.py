@@ -66,11 +66,14 @@ FILTERS: tuple[dict[str, Any], ...] = (
     {"offsets": {"0": {"gte": 50}, "1": {"lt": 3}}},
     {"timestamp": {"gte": 1020, "lt": 1060}},
     {"partition": 1, "timestamp": {"gt": 1100}, "min_offset": 20},
+    {"key": {"any": ["disk", "login"]}},
+    {"key": {"prefix": "pay"}, "min_offset": 20},
 )
 
 
 def matches(conditions: dict[str, Any], partition: int, offset: int) -> bool:
     timestamp = 1000 + offset * PARTITIONS + partition
+    key, test = WORDS[(timestamp - 1000) % 6], conditions.get("key", {})
     time, bounds = conditions.get("timestamp", {}), dict(conditions.get("offset", {}))
     bounds |= conditions.get("offsets", {}).get(str(partition), {})
     return (
@@ -79,6 +82,8 @@ def matches(conditions: dict[str, Any], partition: int, offset: int) -> bool:
         and bounds.get("gte", 0) <= offset < bounds.get("lt", offset + 1)
         and time.get("gte", 0) <= timestamp < time.get("lt", timestamp + 1)
         and timestamp > time.get("gt", 0)
+        and key in test.get("any", [key])
+        and key.startswith(test.get("prefix", ""))
     )
 
 
@@ -87,6 +92,18 @@ def test_a_filter_is_exact(topic: str, client: SenselogClient, conditions: dict[
     expected = {(p, o) for p in range(PARTITIONS) for o in range(PER_PARTITION) if matches(conditions, p, o)}
     found = client.search(topic, "login trouble with memory", limit=1000, filter=conditions, **WAIT)
     assert {(hit.partition, hit.offset) for hit in found} == expected
+
+
+def test_filters_on_what_no_record_has_and_on_values_that_are_no_json(topic: str, client: SenselogClient) -> None:
+    for missing in (
+        {"path": "$.level", "exists": True},
+        {"header": "nothing", "prefix": ""},
+        {"path": "$.a.b", "eq": None},
+    ):
+        assert len(client.search(topic, "disk", filter={"must": [missing]}, **WAIT)) == 0
+        assert len(client.search(topic, "disk", filter={"must_not": [missing]}, **WAIT)) == 10
+    found = client.search(topic, "disk", filter={"must": [{"header": "n", "any": ["7", b"8"]}]}, **WAIT)
+    assert sorted(hit.timestamp_ms for hit in found) == [1007, 1008]
 
 
 def test_a_hit_carries_the_record(topic: str, client: SenselogClient) -> None:

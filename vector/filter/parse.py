@@ -97,11 +97,11 @@ class _Parser:
             parts.append(AtLeast(least, tuple(should)))
         elif should:
             parts.append(AtLeast(1, tuple(should)))
-        self.count(place, len(parts))
+        self.count(place)
         return parts[0] if len(parts) == 1 else AtLeast(len(parts), tuple(parts))
 
-    def count(self, place: str, more: int = 1) -> None:
-        self._conditions += more
+    def count(self, place: str) -> None:
+        self._conditions += 1
         if self._conditions > CONDITIONS_MAX:
             _over(place, f"more than the limit of {CONDITIONS_MAX} conditions")
 

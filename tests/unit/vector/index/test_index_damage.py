@@ -32,7 +32,7 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("pattern", ["*.columns", "*.vec", "*.faiss"])
+@pytest.mark.parametrize("pattern", ["*.columns", "*.vec", "*.faiss", "*.fields"])
 def test_a_damaged_segment_takes_the_index_back_to_its_start(directory: Path, pattern: str) -> None:
     whole = PartitionIndex.open(directory, SETTINGS)
     segments = whole.status()["segments"]
