@@ -1,7 +1,7 @@
 """Filters against a plain predicate over every record, with columns so small that much does not fit into them."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,13 @@ SETTINGS = IndexSettings(6, growing_rows_max=8, exact_matches_max=4, segment_row
 
 
 @pytest.fixture(params=["roomy", "tight"])
-def space(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def space(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """tight: cut strings, few columns, few values of a record."""
     if request.param == "tight":
         monkeypatch.setattr(columns, "VALUE_BYTES_MAX", 4)
         monkeypatch.setattr(columns, "COLUMNS_MAX", 3)
         monkeypatch.setattr(columns, "PARTS_PER_MERGE", 2)
-    yield request.param
+    return str(request.param)
 
 
 def run_of(some: Sequence[Record], next_offset: int, *, tight: bool) -> Run:

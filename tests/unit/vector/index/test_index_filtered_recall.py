@@ -1,7 +1,6 @@
 """Recall under every kind of filter, at every selectivity: clusters stored in cluster order, most texts repeated, half of the log gone."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
