@@ -18,6 +18,7 @@ MAGIC = 2
 TRANSACTIONAL = 0x10
 CONTROL = 0x20
 LOG_APPEND_TIME = 0x08
+DELETE_HORIZON = 0x40
 CODEC_MASK = 0x07
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
@@ -108,8 +109,13 @@ class BatchHeader:
         return bool(self.attributes & LOG_APPEND_TIME)
 
     @property
+    def delete_horizon_ms(self) -> int | None:
+        """From when on compaction may remove the batch's tombstones or marker (KAFKA-8522); None: nobody has said yet."""
+        return self.base_timestamp if self.attributes & DELETE_HORIZON else None
+
+    @property
     def last_offset(self) -> int:
-        """The offset of the batch's last record."""
+        """The offset of the batch's last record, also when compaction has removed that."""
         last: int = self.base_offset + self.last_offset_delta
         return last
 
@@ -204,6 +210,33 @@ def _check_counts(batch: BatchHeader) -> None:
     if batch.record_count <= 0 or batch.last_offset_delta + 1 != batch.record_count:
         message = f"a record batch of {batch.record_count} records with last offset delta {batch.last_offset_delta}"
         raise KafkaError(ErrorCode.INVALID_RECORD, message)
+
+
+def pack_header(
+    body: bytes,
+    *,
+    base_offset: int,
+    leader_epoch: int,
+    attributes: int,
+    last_offset_delta: int,
+    base_timestamp: int,
+    max_timestamp: int,
+    producer_id: int,
+    producer_epoch: int,
+    base_sequence: int,
+    record_count: int,
+) -> bytearray:
+    """A whole batch: this header, with length and checksum, and `body`, its payload as the attributes say."""
+    batch = bytearray(BATCH_OVERHEAD)
+    batch += body
+    length = len(batch) - _PREFIX_BYTES
+    fields = (
+        attributes, last_offset_delta, base_timestamp, max_timestamp, producer_id, producer_epoch, base_sequence,
+        record_count,
+    )  # fmt: skip
+    _HEADER.pack_into(batch, 0, base_offset, length, leader_epoch, MAGIC, 0, *fields)
+    _UINT32.pack_into(batch, _CRC_POSITION, crc32c(memoryview(batch)[CHECKED_FROM:]))
+    return batch
 
 
 def patch_batch(records: memoryview, position: int, base_offset: int, leader_epoch: int) -> None:

@@ -8,15 +8,12 @@ import struct
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from protocol.batch_header import BATCH_OVERHEAD, CONTROL, MAGIC, TRANSACTIONAL, BatchHeader
+from protocol.batch_header import BATCH_OVERHEAD, CONTROL, TRANSACTIONAL, BatchHeader, pack_header
 from protocol.compression import Compression, compress, decompress
-from protocol.crc import crc32c
 from protocol.errors import ErrorCode, KafkaError
 
 _MARKER_KEY = struct.Struct(">hh")
 _MARKER_VALUE = struct.Struct(">hi")
-_PREFIX = struct.Struct(">qiibI")
-_CHECKED = struct.Struct(">hiqqqhii")
 _MAX_VARINT_SHIFT = 63
 ABORT, COMMIT = 0, 1
 
@@ -61,7 +58,7 @@ def select_records(batch: memoryview, offsets: Iterable[int]) -> Iterator[Record
     for offset in wanted:
         try:
             for _ in range(offset - header.base_offset - index):
-                size, start = _varint(payload, position)
+                size, start = read_varint(payload, position)
                 position = start + size
         except IndexError as error:
             raise _invalid("the batch ends within a record") from error
@@ -76,9 +73,9 @@ def _read(header: BatchHeader, payload: bytes, position: int, count: int) -> Gen
     new_record = tuple.__new__
     try:
         for _ in range(count):
-            size, start = _varint(payload, position)
-            timestamp_delta, position = _varint(payload, start + 1)
-            offset_delta, position = _varint(payload, position)
+            size, start = read_varint(payload, position)
+            timestamp_delta, position = read_varint(payload, start + 1)
+            offset_delta, position = read_varint(payload, position)
             key, position = _field(payload, position)
             value, position = _field(payload, position)
             headers: Sequence[tuple[str, bytes | None]] = ()
@@ -137,24 +134,19 @@ def build_batch(
     payload = bytearray()
     for offset_delta, record in enumerate(records):
         _write_record(payload, record, offset_delta, record.timestamp_ms - base_timestamp)
-    body = compress(codec, payload)
-    last_offset_delta = len(records) - 1
-    checked = _CHECKED.pack(
-        attributes | codec,
-        last_offset_delta,
-        base_timestamp,
-        max_timestamp,
-        producer_id,
-        producer_epoch,
-        base_sequence,
-        len(records),
+    return pack_header(
+        compress(codec, payload),
+        base_offset=base_offset,
+        leader_epoch=leader_epoch,
+        attributes=attributes | codec,
+        last_offset_delta=len(records) - 1,
+        base_timestamp=base_timestamp,
+        max_timestamp=max_timestamp,
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        base_sequence=base_sequence,
+        record_count=len(records),
     )
-    batch = bytearray(_PREFIX.size)
-    batch += checked
-    batch += body
-    checksum = crc32c(memoryview(batch)[_PREFIX.size :])
-    _PREFIX.pack_into(batch, 0, base_offset, len(batch) - 12, leader_epoch, MAGIC, checksum)
-    return batch
 
 
 def build_marker(
@@ -175,7 +167,7 @@ def _invalid(message: str) -> KafkaError:
     return KafkaError(ErrorCode.INVALID_RECORD, message)
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
     """(value, next position) of a zigzag varint of at most 10 bytes; raises IndexError at the end of the data."""
     byte = data[position]
     if byte < 0x80:
@@ -194,7 +186,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _field(data: bytes, position: int) -> tuple[bytes | None, int]:
-    size, position = _varint(data, position)
+    size, position = read_varint(data, position)
     if size < 0:  # -1; Kafka takes others for it too
         return None, position
     end = position + size
@@ -204,7 +196,7 @@ def _field(data: bytes, position: int) -> tuple[bytes | None, int]:
 
 
 def _headers(data: bytes, position: int) -> tuple[list[tuple[str, bytes | None]], int]:
-    count, position = _varint(data, position)
+    count, position = read_varint(data, position)
     if not 0 <= count <= len(data) - position:
         raise _invalid(f"{count} headers in the last {len(data) - position} bytes")
     headers = []
@@ -217,7 +209,8 @@ def _headers(data: bytes, position: int) -> tuple[list[tuple[str, bytes | None]]
     return headers, position
 
 
-def _write_varint(output: bytearray, value: int) -> None:
+def write_varint(output: bytearray, value: int) -> None:
+    """Appends a zigzag varint."""
     value = (value << 1) ^ (value >> 63)
     while value > 0x7F:
         output.append(value & 0x7F | 0x80)
@@ -229,19 +222,19 @@ def _write_field(output: bytearray, field: bytes | None) -> None:
     if field is None:
         output.append(1)
         return
-    _write_varint(output, len(field))
+    write_varint(output, len(field))
     output += field
 
 
 def _write_record(output: bytearray, record: Record, offset_delta: int, timestamp_delta: int) -> None:
     body = bytearray(1)  # attributes, of which none is defined
-    _write_varint(body, timestamp_delta)
-    _write_varint(body, offset_delta)
+    write_varint(body, timestamp_delta)
+    write_varint(body, offset_delta)
     _write_field(body, record.key)
     _write_field(body, record.value)
-    _write_varint(body, len(record.headers))
+    write_varint(body, len(record.headers))
     for name, value in record.headers:
         _write_field(body, name.encode())
         _write_field(body, value)
-    _write_varint(output, len(body))
+    write_varint(output, len(body))
     output += body

@@ -50,6 +50,16 @@ class AbortedTransactions:
         """Its marker is the newest."""
         self._entries += _ENTRY.pack(_VERSION, *transaction)
 
+    @property
+    def entries(self) -> bytes:
+        """All of them, as a file holds them."""
+        return bytes(self._entries)
+
+    def replace(self, start_offset: int, end_offset: int, entries: bytes) -> None:
+        """Those whose markers lie at offsets [start, end) are now these."""
+        start, end = self._first_at(start_offset), self._first_at(end_offset)
+        self._entries[start * ENTRY_BYTES : end * ENTRY_BYTES] = entries
+
     def prepend(self, entries: bytes) -> None:
         """Older ones, as files hold them."""
         self._entries[:0] = entries

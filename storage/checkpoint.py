@@ -50,7 +50,7 @@ def pack_log(log: PartitionLog, producers: list[list[object]], end_offset: int) 
     """One log's state at `end_offset`, up to which its batches are in segments."""
     state = [
         log.topic_id, log.topic, log.partition, log.log_start_offset, end_offset, log.leader_epoch,
-        log.epochs.entries(), [segment.state() for segment in log.segments], producers,
+        log.epochs.entries(), [segment.state() for segment in log.segments], producers, log.cleaned_offset,
     ]  # fmt: skip
     packed: bytes = msgpack.packb(state)
     return packed
@@ -69,6 +69,7 @@ class LogState:
     epochs: list[list[int]]
     segments: list[list[int]]
     producers: list[Any]
+    cleaned_offset: int = 0
 
 
 def unpack_log(state: bytes) -> LogState:
@@ -90,6 +91,7 @@ def restore_log(log: PartitionLog, state: LogState, packed: bytes) -> None:
     log.epochs = type(log.epochs)([(epoch, offset) for epoch, offset in state.epochs])
     log.segments = [Segment.restore(log.directory, segment) for segment in state.segments]
     log.producers.restore(state.producers)
+    log.cleaned_offset = state.cleaned_offset
     log.saved_state = packed
 
 

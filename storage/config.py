@@ -1,5 +1,6 @@
 """Settings of one log (from its topic's configs) and of the whole data directory (from the broker's)."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,23 @@ class LogConfig:
     cleanup_policy: str = "delete"
     """Comma-separated list of delete and compact, as in Kafka; retention applies only where delete is listed."""
     index_interval_bytes: int = 4096
+    min_cleanable_dirty_ratio: float = 0.5
+    """Compaction begins when this share of a log's closed segments has not been compacted yet."""
+    min_compaction_lag_ms: int = 0
+    max_compaction_lag_ms: int = 2**63 - 1
+    """A segment whose records are older is closed and compacted whatever the ratio says."""
+    delete_retention_ms: int = 24 * 3_600_000
+    """How long a tombstone outlives the first compaction that sees it."""
+
+    @property
+    def compacts(self) -> bool:
+        """Whether of each key only the last record is kept."""
+        return "compact" in self.cleanup_policy
+
+    @property
+    def roll_ms(self) -> int:
+        """The age at which a segment is closed."""
+        return min(self.segment_ms, self.max_compaction_lag_ms) if self.compacts else self.segment_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +67,8 @@ class StorageConfig:
     """Segment files kept open for reading, and as many for writing."""
     producer_id_expiration_ms: int = 24 * 3_600_000
     """Kafka's producer.id.expiration.ms."""
+    cleaner_buffer_bytes: int = 128 << 20
+    """Memory for the newest offset of each key, Kafka's log.cleaner.dedupe.buffer.size: a log with more keys is compacted in
+    several runs."""
+    cleaner_bytes_per_second: float = math.inf
+    """What compaction may read and write, Kafka's log.cleaner.io.max.bytes.per.second."""

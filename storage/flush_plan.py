@@ -58,7 +58,7 @@ def _end_in_segment(log: PartitionLog, segment: Segment, index: int, stop: int) 
     if end <= index:
         return index
     first_timestamp = segment.first_timestamp if segment.first_timestamp >= 0 else tail.max_timestamps[index]
-    limit = first_timestamp + config.segment_ms
+    limit = first_timestamp + config.roll_ms
     if max(tail.max_timestamps[index:end]) > limit:
         end = next(at for at in range(index, end) if tail.max_timestamps[at] > limit)
     return end

@@ -3,7 +3,8 @@
 import logging
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import cast
@@ -19,7 +20,6 @@ from protocol.record_batch import (
     Record,
     build_marker,
     iterate_records,
-    parse_batches,
     patch_batch,
     patch_log_append_time,
 )
@@ -42,10 +42,22 @@ NO_TIMESTAMP = -1
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """What becomes of a segment's file once a checkpoint no longer needs it as it is."""
+
+    log: "PartitionLog"
+    path: Path
+    renamed: Path | None = None
+    """None: it is removed."""
+    segment: Segment | None = None
+    """Staged until its log is renamed."""
+
+
 class LogServices:
     """What all logs of a directory share."""
 
-    __slots__ = ("changed", "readers", "refusal", "removals", "wal")
+    __slots__ = ("changed", "file_changes", "readers", "refusal", "wal")
 
     def __init__(self, readers: SegmentReaders) -> None:
         self.readers = readers
@@ -55,8 +67,8 @@ class LogServices:
         """Why appends are refused at the moment (disk full, storage failed)."""
         self.changed: dict[PartitionLog, None] = {}
         """Logs that differ from the last checkpoint."""
-        self.removals: list[tuple[PartitionLog, Path]] = []
-        """Files to remove once a checkpoint no longer names them."""
+        self.file_changes: list[FileChange] = []
+        """Due once a checkpoint is on the disk that was begun after them."""
 
 
 class AppendResult:
@@ -106,6 +118,7 @@ class PartitionLog:
         "_sequence",
         "_services",
         "aborted",
+        "cleaned_offset",
         "config",
         "deleted",
         "directory",
@@ -154,6 +167,8 @@ class PartitionLog:
         """The write-behind thread has a plan for it."""
         self.saved_state = b""
         """As the last checkpoint describes it."""
+        self.cleaned_offset = 0
+        """Compaction knows all keys below."""
         self._sequence = 0
 
     @property
@@ -372,12 +387,40 @@ class PartitionLog:
             if segment.end_offset > self.log_start_offset or self.flushing:
                 kept.append(segment)
                 continue
-            self._services.readers.close(segment)
             self.dirty_segments.pop(segment, None)
-            self._services.removals += [(self, segment.path(ending)) for ending in SEGMENT_ENDINGS]
+            self._drop_files(segment)
         self.segments = kept
         self.aborted.drop_below(kept[0].base_offset if kept else self.tail.start_offset)
         self._services.changed[self] = None
+
+    def replace_segments(self, sources: Sequence[Segment], segment: Segment, aborted: bytes) -> bool:
+        """Compaction: `segment`, staged, holds what remains of neighbouring `sources`, `aborted` is its `.txnindex`.
+
+        False if the sources are not all there any more.
+        """
+        first = self.segments.index(sources[0]) if sources[0] in self.segments else 0
+        if self.deleted or self.segments[first : first + len(sources)] != list(sources):
+            return False
+        self.segments[first : first + len(sources)] = [segment]
+        self._services.readers.close(sources[0])  # whose names the new one takes
+        for source in sources[1:]:
+            self._drop_files(source)
+        self.stage(segment)
+        self.aborted.replace(segment.base_offset, segment.end_offset, aborted)
+        self._services.changed[self] = None
+        return True
+
+    def stage(self, segment: Segment) -> None:
+        """The segment's files get their final names once a checkpoint is on the disk that names the segment."""
+        for ending in SEGMENT_ENDINGS:
+            staged, final = segment.directory / segment.staged_name(ending), segment.directory / (segment.name + ending)
+            self._services.file_changes.append(FileChange(self, staged, final, segment))
+
+    def _drop_files(self, segment: Segment) -> None:
+        self._services.readers.close(segment)
+        names = [segment.name + ending for ending in SEGMENT_ENDINGS]
+        names += [segment.staged_name(ending) for ending in SEGMENT_ENDINGS if segment.revision]
+        self._services.file_changes += [FileChange(self, segment.directory / name) for name in names]
 
     def seal_last_segment(self) -> None:
         """The next batch begins a new segment."""
@@ -522,6 +565,9 @@ class PartitionLog:
         if best is None:
             return None
         records = list(iterate_records(best))
+        if not records:
+            # Compaction left the batch without them: Kafka knows no answer then either.
+            return None
         # The header may promise a time that none of its records has.
         time = max(record.timestamp_ms for record in records)
         # The largest LogAppendTime is every record's: Kafka answers with the batch's last one.
@@ -538,7 +584,7 @@ class PartitionLog:
         return self.tail.buffers(self.tail.position(index), self.tail.position(index + 1))[0]
 
     def _first_record(self, batch: memoryview, timestamp_ms: int) -> tuple[int, int, int] | None:
-        if parse_batches(batch)[0].max_timestamp < timestamp_ms:
+        if BatchHeader(batch).max_timestamp < timestamp_ms:
             return None
         for record in self._records(batch):
             if record.timestamp_ms >= timestamp_ms:

@@ -1,4 +1,4 @@
-"""All logs of one data directory: opening and recovery, creating and deleting, commit, retention, checkpoint, closing."""
+"""All logs of one data directory: opening and recovery, creating and deleting, commit, maintenance, checkpoint, closing."""
 
 import contextlib
 import queue
@@ -10,6 +10,7 @@ import msgpack
 from protocol.crc import crc32c
 from protocol.errors import ErrorCode, KafkaError
 from storage.checkpoint import REPAIRED_BOOT, Checkpoint, read_checkpoint, write_checkpoint
+from storage.cleaner import Cleaner
 from storage.clock import Clock
 from storage.config import LogConfig, StorageConfig
 from storage.errors import CorruptStorage, StorageFailure
@@ -35,7 +36,7 @@ Post = Callable[[Callable[[], None]], None]
 
 
 class LogManager:
-    """See the module. Everything runs on the event loop, apart from two threads for syncs and for write-behind."""
+    """See the module. Everything runs on the event loop, apart from threads for syncs, write-behind and compaction."""
 
     def __init__(
         self, directory: Path, config: StorageConfig, clock: Clock, file_system: FileSystem, post: Post,
@@ -51,12 +52,22 @@ class LogManager:
         self._services = LogServices(SegmentReaders(file_system, config.open_files_max))
         self._sync_worker = new_worker("senselog-sync")
         self._write_worker = new_worker("senselog-write-behind")
+        self._cleaner_worker = new_worker("senselog-cleaner")
         self._completions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wal_files = WalFiles(
             file_system, directory / WAL_DIRECTORY, config.wal_file_bytes, durable=config.sync != "os"
         )
         self._wal: Wal
         self._write_behind: WriteBehind
+        self._cleaner = Cleaner(
+            config,
+            file_system=file_system,
+            clock=clock,
+            worker=self._cleaner_worker,
+            services=self._services,
+            complete=self._complete,
+            on_idle=self.checkpoint,
+        )
         self._closed = False
         self._wal_files_paced = max(2, config.wal_bytes_max // 2 // config.wal_file_bytes)
         self._pacing = False
@@ -119,6 +130,7 @@ class LogManager:
         log.deleted = True
         self._logs.pop(log.key, None)
         self._services.changed.pop(log, None)
+        self._cleaner.forget(log)
         for segment in log.segments:
             self._services.readers.close(segment)
         self._wal.commit()
@@ -169,7 +181,7 @@ class LogManager:
         return self.failed is None and self._write_behind.disk_full is None
 
     def maintain(self) -> None:
-        """Every few seconds: retention, rolling by age, free space, checkpoints."""
+        """Every few seconds: retention, rolling by age, compaction, free space, checkpoints."""
         if self.failed is not None or self._closed:
             return
         now_ms = self._clock.time_ms()
@@ -182,6 +194,7 @@ class LogManager:
             for log in logs:
                 if log.segments and not log.flushing and not log.deleted:
                     self._maintain_log(log, now_ms)
+        self._cleaner.start()
         self._write_behind.tick()
         self._check_space()
 
@@ -197,6 +210,7 @@ class LogManager:
         if self._closed:
             return
         self._closed = True
+        self._cleaner.close()
         self._write_behind.finish_by(self._clock.monotonic() + CLOSE_FLUSH_S)
         if self.failed is None:
             self._wal.sync_now()
@@ -324,6 +338,8 @@ class LogManager:
             log.remove_segments(count)
         elif rolls_by_age(log.segments[-1], log.config, now_ms):
             log.seal_last_segment()
+        if log.config.compacts:
+            self._cleaner.consider(log)
 
     def _check_space(self) -> None:
         """Below the limit appends are refused; reads and deletions go on, and it recovers by itself."""

@@ -225,6 +225,19 @@ class ProducerState:
             if not producer.batches:
                 del self.producers[key]
 
+    def last_offsets(self, end_offset: int) -> dict[int, int]:
+        """By producer id the offset of its last record below `end_offset`, as far as it is remembered."""
+        return {
+            producer_id: offset + ((last - first) & _SEQUENCE_MASK)
+            for producer_id, producer in self.producers.items()
+            for first, last, offset, _ in producer.batches
+            if offset < end_offset
+        }
+
+    def marker_epochs(self) -> dict[int, int]:
+        """By producer id the epoch of those that have written transaction markers alone."""
+        return {key: producer.epoch for key, producer in self.producers.items() if not producer.batches}
+
     def snapshot(self) -> list[list[object]]:
         """For the checkpoint; see `restore`. Copied: it is packed only after the batches so far are durable."""
         return [

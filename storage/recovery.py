@@ -17,8 +17,15 @@ from storage.checkpoint import Checkpoint, restore_log, unpack_log
 from storage.clock import Clock
 from storage.errors import CorruptStorage
 from storage.file_system import FileSystem
-from storage.log import LogKey, LogServices, PartitionLog
-from storage.segment import INDEX_ENTRY_BYTES, SEGMENT_ENDINGS, TIME_ENTRY_BYTES, Segment, read_whole
+from storage.log import FileChange, LogKey, LogServices, PartitionLog
+from storage.segment import (
+    INDEX_ENTRY_BYTES,
+    SEGMENT_ENDINGS,
+    STAGED_SUFFIX,
+    TIME_ENTRY_BYTES,
+    Segment,
+    read_whole,
+)
 from storage.segment_scan import rebuild_transactions, scan_segment
 from storage.wal_files import WalFile
 from storage.wal_frame import CREATE, DELETE, FILE_HEADER_BYTES, Entry, Frame, find_frames, read_frame
@@ -233,6 +240,8 @@ class DirectoryCheck:
     def check(self, log: PartitionLog) -> None:
         """CorruptStorage if a segment is gone or too short."""
         present = self._file_system.list_directory(log.directory)
+        for segment in log.segments:
+            self._find_staged(log, segment, present)
         if not self._trusted:
             self._rescan(log, present)
         wanted: set[str] = set()
@@ -244,19 +253,33 @@ class DirectoryCheck:
                 (".txnindex", segment.aborted_count * ENTRY_BYTES),
             )
             for ending, size in expected_sizes:
-                name = segment.name + ending
-                wanted.add(name)
+                name = segment.file_name(ending)
+                # Under its final name a staged segment's file still has what it replaces.
+                wanted |= {name, segment.name + ending}
                 self._cut(log.directory / name, present.get(name, 0), size, required=ending == ".log")
         self._load_aborted(log)
-        first = log.segments[0].name if log.segments else f"{log.tail.start_offset:020d}"
-        for name in present:
-            if name in wanted or not name.endswith(SEGMENT_ENDINGS):
-                continue
-            if name < first:
-                # Retention's: an older checkpoint, the last that was synced, may still name it.
-                self._services.removals.append((log, log.directory / name))
-            else:
-                self.cut_bytes += present[name] if name.endswith(".log") else 0
+        self._tidy(log, {name: size for name, size in present.items() if name not in wanted})
+
+    def _find_staged(self, log: PartitionLog, segment: Segment, present: dict[str, int]) -> None:
+        """Compaction's files may not have got their final names yet; if the log has, it was killed before the others."""
+        segment.locate(present)
+        if segment.staged:
+            log.stage(segment)
+            return
+        for ending in SEGMENT_ENDINGS[1:] if segment.revision else ():
+            staged, final = segment.staged_name(ending), segment.name + ending
+            if staged in present:
+                self._file_system.rename(log.directory / staged, log.directory / final)
+                present[final] = present.pop(staged)
+
+    def _tidy(self, log: PartitionLog, unknown: dict[str, int]) -> None:
+        """Files that the checkpoint does not name: those of older offsets, or compaction's, one that was synced may still name."""
+        newest = log.segments[-1].name if log.segments else f"{log.tail.start_offset:020d}"
+        for name, size in unknown.items():
+            if name.endswith(STAGED_SUFFIX) or (name.endswith(SEGMENT_ENDINGS) and name < newest):
+                self._services.file_changes.append(FileChange(log, log.directory / name))
+            elif name.endswith(SEGMENT_ENDINGS):
+                self.cut_bytes += size if name.endswith(".log") else 0
                 self._file_system.remove(log.directory / name)
 
     def _load_aborted(self, log: PartitionLog) -> None:
@@ -287,8 +310,11 @@ class DirectoryCheck:
         """Like Kafka after an unclean shutdown: keep the batches whose checksums are right, up to the first wrong one."""
         checkpointed_end = log.log_end_offset
         saved = log.segments[-1] if log.segments else None
-        kept = log.segments[:-1]
-        end_offset = log.segments[-1].base_offset if log.segments else log.log_end_offset
+        # What compaction made was synced before any checkpoint named it.
+        kept = log.segments if saved is not None and saved.revision else log.segments[:-1]
+        end_offset = log.log_end_offset
+        if saved is not None:
+            end_offset = saved.end_offset if saved.revision else saved.base_offset
         names = sorted(name for name in present if name.endswith(".log") and int(name[:-4]) >= end_offset)
         log.segments = kept
         for name in names:
@@ -308,10 +334,11 @@ class DirectoryCheck:
                 break
             segment.sealed = True
         if log.segments:
-            log.segments[-1].sealed = False
+            log.segments[-1].sealed = log.segments[-1].revision != 0
         log.high_watermark = log.log_end_offset = log.tail.end_offset = end_offset
         log.epochs.drop_from(end_offset)
         log.producers.drop_from(end_offset)
+        log.cleaned_offset = min(log.cleaned_offset, end_offset)
         if end_offset < checkpointed_end:
             rebuild_transactions(self._file_system, log)
         self._services.changed[log] = None

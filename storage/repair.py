@@ -114,7 +114,9 @@ def _plan_log(directory: Path, state: LogState, repair: Repair, file_system: Fil
     log_directory = directory / f"{state.topic}-{state.partition}"
     present = file_system.list_directory(log_directory)
     segments = [Segment.restore(log_directory, packed) for packed in state.segments]
-    bad = [index for index, segment in enumerate(segments) if present.get(f"{segment.name}.log", 0) < segment.size]
+    for segment in segments:
+        segment.locate(present)
+    bad = [index for index, segment in enumerate(segments) if present.get(segment.file_name(".log"), 0) < segment.size]
     if not bad:
         return state
     repair.unsound = True
@@ -125,7 +127,9 @@ def _plan_log(directory: Path, state: LogState, repair: Repair, file_system: Fil
         for segment in segments[:first]:
             reason = f"the log begins at offset {segments[first].base_offset} now"
             repair.steps += [
-                SetAside(segment.path(ending), reason) for ending in SEGMENT_ENDINGS if segment.name + ending in present
+                SetAside(segment.path(ending), reason)
+                for ending in SEGMENT_ENDINGS
+                if segment.file_name(ending) in present
             ]
         state.segments = state.segments[first:]
         state.log_start_offset = max(state.log_start_offset, segments[first].base_offset)
@@ -133,8 +137,8 @@ def _plan_log(directory: Path, state: LogState, repair: Repair, file_system: Fil
         epochs.drop_below(state.log_start_offset)
         state.epochs = [list(entry) for entry in epochs.entries()]
     last = segments[-1]
-    if bad[-1] == len(segments) - 1 and f"{last.name}.log" in present:
-        size = present[f"{last.name}.log"]
+    if bad[-1] == len(segments) - 1 and last.file_name(".log") in present:
+        size = present[last.file_name(".log")]
         repair.steps.append(
             SetAside(last.path(".log"), f"{size} of {last.size} bytes are left; the log ends with them", keep=True)
         )

@@ -38,5 +38,5 @@ def plan_retention(
 
 
 def rolls_by_age(segment: Segment, config: LogConfig, now_ms: int) -> bool:
-    """Whether the newest segment is closed because of segment.ms, so that retention can take it."""
-    return not segment.sealed and 0 <= segment.first_timestamp < now_ms - config.segment_ms
+    """Whether the newest segment is closed because of its age, so that retention or compaction can take it."""
+    return not segment.sealed and 0 <= segment.first_timestamp < now_ms - config.roll_ms

@@ -10,13 +10,16 @@ import sys
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
+from protocol.batch_header import BatchHeader
 from protocol.errors import ErrorCode, KafkaError
 from storage.file_system import File, FileSystem, Mapping
 
 SEGMENT_ENDINGS = (".log", ".index", ".timeindex", ".txnindex")
+"""In the order in which compaction's files are renamed: the others follow their log."""
 INDEX_ENTRY_BYTES = 8
 TIME_ENTRY_BYTES = 12
 BATCH_HEADER_BYTES = 61
@@ -25,16 +28,18 @@ _BATCH_OVERHEAD = 12
 _TIME_ENTRY = struct.Struct(">qi")
 _unpack_base = struct.Struct(">qi").unpack_from
 _unpack_delta = struct.Struct(">i").unpack_from
-_unpack_max_timestamp = struct.Struct(">q").unpack_from
+INDEX_INTERVAL_BYTES = 4096
+"""For rebuilt indexes; Kafka's default of index.interval.bytes."""
+STAGED_SUFFIX = ".cleaned"
 
 
 class Segment:
     """State of one segment. Only the event loop changes it; the write-behind thread only touches the files."""
 
     __slots__ = (
-        "aborted_count", "base_offset", "directory", "end_offset", "first_timestamp", "index_count", "max_timestamp", "max_timestamp_offset",
-        "offsets", "positions", "saved_index_count", "saved_time_count", "sealed", "size", "time_count", "time_offsets",
-        "timestamps",
+        "aborted_count", "base_offset", "directory", "end_offset", "first_timestamp", "index_count", "max_timestamp",
+        "max_timestamp_offset", "offsets", "positions", "revision", "saved_index_count", "saved_time_count", "sealed",
+        "size", "staged", "time_count", "time_offsets", "timestamps",
     )  # fmt: skip
 
     def __init__(self, directory: Path, base_offset: int) -> None:
@@ -48,6 +53,10 @@ class Segment:
         self.max_timestamp_offset = base_offset
         """Last offset of the batch that holds max_timestamp."""
         self.sealed = False
+        self.revision = 0
+        """Not 0: made by a compaction, whose random number it is. Offsets may then be missing, but not the last one."""
+        self.staged = False
+        """Compaction's files still have names of their own: the segments that they replace are in the last checkpoint."""
         self.offsets: array[int] | None = array("i")
         """Relative last offsets of the indexed batches; None: not loaded, like the three below."""
         self.positions: array[int] = array("i")
@@ -68,14 +77,26 @@ class Segment:
 
     def path(self, ending: str) -> Path:
         """Of one of the segment's files (SEGMENT_ENDINGS)."""
-        return self.directory / (self.name + ending)
+        return self.directory / self.file_name(ending)
+
+    def file_name(self, ending: str) -> str:
+        """See `path`."""
+        return self.staged_name(ending) if self.staged else self.name + ending
+
+    def staged_name(self, ending: str) -> str:
+        """Where compaction writes the file."""
+        return f"{self.name}{ending}.{self.revision:08x}{STAGED_SUFFIX}"
+
+    def locate(self, present: Container[str]) -> None:
+        """Find out from the names in the directory whether the segment is still staged."""
+        self.staged = self.revision != 0 and self.staged_name(".log") in present
 
     def state(self) -> list[int]:
         """For the checkpoint; see `restore`."""
         return [
             self.base_offset, self.end_offset, self.size, self.first_timestamp, self.max_timestamp,
-            self.max_timestamp_offset, int(self.sealed), self.index_count, self.time_count,
-            self.aborted_count,
+            self.max_timestamp_offset, int(self.sealed), self.index_count, self.time_count, self.aborted_count,
+            self.revision,
         ]  # fmt: skip
 
     @classmethod
@@ -86,7 +107,8 @@ class Segment:
         segment.max_timestamp, segment.max_timestamp_offset = state[4:6]
         segment.sealed = bool(state[6])
         segment.index_count, segment.time_count = segment.saved_index_count, segment.saved_time_count = state[7:9]
-        segment.aborted_count = state[9] if len(state) > 9 else 0  # written before there were transactions
+        # Shorter in checkpoints from before there were transactions, and before there was compaction.
+        segment.aborted_count, segment.revision, *_ = [*state[9:], 0, 0]
         segment.offsets = None
         return segment
 
@@ -110,6 +132,24 @@ class Segment:
         self.index_count = len(self.offsets)
         self.time_count = len(self.timestamps)
 
+    def append(self, batch: BatchHeader, interval: int = INDEX_INTERVAL_BYTES) -> None:
+        """Account for the batch that follows; the index gets an entry about every `interval` bytes."""
+        assert self.offsets is not None
+        position = self.size
+        if self.first_timestamp < 0:
+            self.first_timestamp = batch.max_timestamp
+        if batch.max_timestamp > self.max_timestamp:
+            self.max_timestamp, self.max_timestamp_offset = batch.max_timestamp, batch.last_offset
+        if position - (self.positions[-1] if self.positions else 0) >= interval:
+            self.offsets.append(batch.last_offset - self.base_offset)
+            self.positions.append(position)
+            if self.max_timestamp > (self.timestamps[-1] if self.timestamps else -1):
+                self.timestamps.append(self.max_timestamp)
+                self.time_offsets.append(self.max_timestamp_offset - self.base_offset)
+        self.size = position + batch.size
+        self.end_offset = batch.last_offset + 1
+        self.index_count, self.time_count = len(self.offsets), len(self.timestamps)
+
     def load_indexes(self, file_system: FileSystem, log: memoryview) -> None:
         """Read the indexes, or rebuild them from the batches if a file is damaged: they are derived."""
         self.offsets, self.positions = array("i"), array("i")
@@ -129,24 +169,13 @@ class Segment:
 
     def rebuild_indexes(self, log: memoryview) -> None:
         """From the batches themselves."""
-        self.offsets, self.positions = array("i"), array("i")
-        self.timestamps, self.time_offsets = array("q"), array("i")
-        position, last_indexed, largest, largest_offset = 0, 0, -1, 0
-        while position < self.size:
-            base_offset, size = self.batch_at(log, position)
-            last_offset = base_offset + _unpack_delta(log, position + 23)[0] - self.base_offset
-            (timestamp,) = _unpack_max_timestamp(log, position + 35)
-            if timestamp > largest:
-                largest, largest_offset = timestamp, last_offset
-            if position - last_indexed >= INDEX_INTERVAL_BYTES:
-                self.offsets.append(last_offset)
-                self.positions.append(position)
-                if not self.timestamps or largest > self.timestamps[-1]:
-                    self.timestamps.append(largest)
-                    self.time_offsets.append(largest_offset)
-                last_indexed = position
-            position += size
-        self.index_count, self.time_count = len(self.offsets), len(self.timestamps)
+        rebuilt = Segment(self.directory, self.base_offset)
+        while rebuilt.size < self.size:
+            self.batch_at(log, rebuilt.size)
+            rebuilt.append(BatchHeader(log, rebuilt.size))
+        self.offsets, self.positions = rebuilt.offsets, rebuilt.positions
+        self.timestamps, self.time_offsets = rebuilt.timestamps, rebuilt.time_offsets
+        self.index_count, self.time_count = rebuilt.index_count, rebuilt.time_count
         # The files are rewritten from the start when the segment is next saved.
         self.saved_index_count = self.saved_time_count = 0
 
@@ -216,10 +245,6 @@ class Segment:
         return self.position_of(log, self.base_offset + self.time_offsets[index]) if index >= 0 else 0
 
 
-INDEX_INTERVAL_BYTES = 4096
-"""For rebuilt indexes; Kafka's default of index.interval.bytes."""
-
-
 @dataclass(slots=True)
 class SegmentWrite:
     """Batches on their way from the tail to a segment's files."""
@@ -242,6 +267,15 @@ class SegmentWrite:
     time_index: tuple[int, bytes] | None = None
     transaction_index: tuple[int, bytes] | None = None
     sync: bool = False
+
+
+def open_log(file_system: FileSystem, segment: Segment) -> File:
+    """The segment's `.log`; in any thread."""
+    try:
+        return file_system.open(segment.path(".log"))
+    except FileNotFoundError:
+        # The thread that renames staged files is ahead of the loop, which has yet to hear of it.
+        return file_system.open(segment.directory / f"{segment.name}.log")
 
 
 def read_whole(file_system: FileSystem, path: Path, size: int) -> bytes:
@@ -301,7 +335,7 @@ class SegmentReaders:
                 oldest = next(iter(self._open))
                 self.close(oldest)
                 oldest.unload_indexes()
-            opened = self._open[segment] = OpenSegment(self._file_system.open(segment.path(".log")))
+            opened = self._open[segment] = OpenSegment(open_log(self._file_system, segment))
         else:
             self._open.move_to_end(segment)
         return opened

@@ -7,7 +7,7 @@ from storage.aborted_transactions import AbortedTransactions
 from storage.file_system import FileSystem
 from storage.log import PartitionLog
 from storage.producer_state import ProducerState
-from storage.segment import BATCH_HEADER_BYTES, Segment
+from storage.segment import BATCH_HEADER_BYTES, Segment, open_log
 
 
 def scan_segment(file_system: FileSystem, segment: Segment, size: int, log: PartitionLog) -> Segment:
@@ -24,18 +24,12 @@ def scan_segment(file_system: FileSystem, segment: Segment, size: int, log: Part
             if not whole or batch.base_offset < segment.end_offset or not crc_matches(view, batch):
                 break
             data = view[segment.size : segment.size + batch.size]
-            segment.size += batch.size
-            segment.end_offset = batch.last_offset + 1
-            if segment.first_timestamp < 0:
-                segment.first_timestamp = batch.max_timestamp
-            if batch.max_timestamp > segment.max_timestamp:
-                segment.max_timestamp, segment.max_timestamp_offset = batch.max_timestamp, batch.last_offset
+            segment.append(batch)
             log.epochs.assign(batch.leader_epoch, batch.base_offset)
             log.leader_epoch = max(log.leader_epoch, batch.leader_epoch)
             # Older batches are in the producers' state of the checkpoint.
             if batch.base_offset >= log.log_end_offset:
                 log.take_up(batch, data, batch.max_timestamp)
-        segment.rebuild_indexes(view)
         view = data = memoryview(b"")
         mapping.close()
     finally:
@@ -63,7 +57,7 @@ def _batches(file_system: FileSystem, log: PartitionLog) -> Iterator[memoryview]
     for segment in log.segments:
         if not segment.size:
             continue
-        file = file_system.open(segment.path(".log"))
+        file = open_log(file_system, segment)
         try:
             view, position = memoryview(file.read(0, segment.size)), 0
         finally:

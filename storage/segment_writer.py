@@ -97,11 +97,15 @@ class SegmentWriter:
         if opened is not None:
             opened.file.close()
 
-    def remove(self, path: Path) -> None:
-        """A file that no checkpoint names any more."""
-        self.close(path)
-        self._unsynced.pop(path, None)
-        self._file_system.remove(path)
+    def change(self, path: Path, renamed: Path | None) -> None:
+        """Rename a file over another, or remove it: no checkpoint needs it any more as it is. Can be repeated."""
+        for changed in (path, renamed or path):
+            self.close(changed)
+            self._unsynced.pop(changed, None)
+        if renamed is None:
+            self._file_system.remove(path)
+        elif self._file_system.exists(path):
+            self._file_system.rename(path, renamed)
 
     def remove_directory(self, directory: Path) -> None:
         """A deleted log's files."""

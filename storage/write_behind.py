@@ -18,7 +18,7 @@ from storage.config import StorageConfig
 from storage.errors import StorageFailure
 from storage.file_system import FileSystem
 from storage.flush_plan import plan_flush
-from storage.log import LogKey, LogServices, PartitionLog
+from storage.log import FileChange, LogKey, LogServices, PartitionLog
 from storage.segment import SegmentWrite
 from storage.segment_writer import SegmentWriter
 from storage.wal import Group
@@ -49,8 +49,8 @@ class _Round:
     checkpoint: bool
     queue: list[PartitionLog]
     replay_from: int = 0
-    removals: int = 0
-    """How many of the waiting removals the checkpoint covers."""
+    file_changes: int = 0
+    """How many of those that wait are due with the checkpoint."""
     clean: bool = False
     sync: bool = False
 
@@ -146,7 +146,7 @@ class WriteBehind:
     def tick(self) -> None:
         """Every few seconds: a checkpoint if one is due, another attempt after a full disk."""
         due = self._clock.monotonic() - self._checkpoint_time >= self._config.checkpoint_interval_ms / 1000
-        changed = self._dirty or self._services.changed or self._services.removals
+        changed = self._dirty or self._services.changed or self._services.file_changes
         if self.idle and (self.disk_full is not None or (changed and due)):
             self.request(checkpoint=True)
 
@@ -213,7 +213,7 @@ class WriteBehind:
             unsynced = [log for log in self._logs.values() if log.dirty_segments] if current.sync else []
             current.queue = list({**services.changed, **dict.fromkeys(current.queue + unsynced)})
             services.changed = {}
-            current.removals = len(services.removals)
+            current.file_changes = len(services.file_changes)
             current.replay_from = services.wal.written_sequence + 1
             self._checkpoint_bytes = 0
             self._checkpoint_time = self._clock.monotonic()
@@ -347,30 +347,32 @@ class WriteBehind:
             [log.saved_state for log in self._logs.values() if log.saved_state],
         )  # fmt: skip
         # An unsynced checkpoint may be lost, and the one before names these files.
-        removals = services.removals[: current.removals] if current.sync else []
-        # A deleted log's files go with its directory, which may belong to the next topic of its name by now.
-        paths = [path for log, path in removals if not log.deleted]
+        changes = services.file_changes[: current.file_changes] if current.sync else []
         recyclable = services.wal.recyclable(current.replay_from)
-        self._worker.submit(lambda: self._run_checkpoint(current, checkpoint, paths, len(removals), recyclable))
+        self._worker.submit(lambda: self._run_checkpoint(current, checkpoint, changes, recyclable))
 
     def _run_checkpoint(
-        self, current: _Round, checkpoint: Checkpoint, paths: list[Path], removals: int, recyclable: list[WalFile]
+        self, current: _Round, checkpoint: Checkpoint, changes: list[FileChange], recyclable: list[WalFile]
     ) -> None:
         failure: Exception | None = None
         try:
             if current.sync:
                 self._writer.sync(self._directory)
             write_checkpoint(self._file_system, self._directory, checkpoint, sync=current.sync)
-            for path in paths:
-                self._writer.remove(path)
+            for change in changes:
+                # A deleted log's files go with its directory, which may belong to the next topic of its name by now.
+                if not change.log.deleted:
+                    self._writer.change(change.path, change.renamed)
             while recyclable:
                 self._wal_files.recycle(recyclable[0])
                 del recyclable[0]
         except Exception as error:
             failure = error
-        self._complete(lambda: self._checkpoint_done(current, removals, recyclable, failure))
+        self._complete(lambda: self._checkpoint_done(current, changes, recyclable, failure))
 
-    def _checkpoint_done(self, current: _Round, removals: int, kept: list[WalFile], failure: Exception | None) -> None:
+    def _checkpoint_done(
+        self, current: _Round, changes: list[FileChange], kept: list[WalFile], failure: Exception | None
+    ) -> None:
         services = self._services
         services.wal.old_files[:0] = kept
         if failure is not None:
@@ -378,7 +380,10 @@ class WriteBehind:
             services.changed.update(dict.fromkeys(self._logs.values()))
             self._give_up(current, failure)
             return
-        del services.removals[:removals]
+        del services.file_changes[: len(changes)]
+        for change in changes:
+            if change.segment is not None:
+                change.segment.staged = False
         # Also when there was nothing to write to a segment: it may be a WAL file that had no room.
         self.disk_full = None
         self._end_round()

@@ -1,16 +1,25 @@
 """The simulation is worth something only if it finds bugs: here they are planted, one by one."""
 
+import hashlib
 from collections.abc import Callable
 
 import pytest
 
-from storage import flush_plan, wal_frame, write_behind
+from protocol.record_batch import BatchHeader, build_batch, iterate_records
+from protocol.record_keys import KeyedRecords
+from storage import compaction_filter, flush_plan, offset_map, wal_frame, write_behind
+from storage.cleaner import Cleaner
+from storage.compacted_segment import CompactedSegment
+from storage.compaction_filter import CompactedTransactions, CompactionFilter, ProducerEnds
 from storage.file_system import Buffer
 from storage.log import PartitionLog
+from storage.offset_map import OffsetMap
 from storage.producer_state import ProducerState
+from storage.segment import SEGMENT_ENDINGS, Segment
 from storage.wal import Wal
 from tests import simulated_storage
-from tests.storage_scenario import violations
+from tests.compaction_scenario import CompactionScenario
+from tests.storage_scenario import Scenario, violations
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 SEEDS = range(400)
@@ -118,6 +127,118 @@ def short_write_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(simulated_storage.SimulatedFile, "write", write)
 
 
+def tombstones_dropped_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(BatchHeader, "delete_horizon_ms", property(lambda self: 0))
+
+
+def compacted_segments_not_synced(patch: pytest.MonkeyPatch) -> None:
+    original = CompactedSegment.finish
+
+    def finish(self: CompactedSegment, aborted: bytes) -> Segment:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(simulated_storage.SimulatedFile, "sync", lambda self: None)
+            return original(self, aborted)
+
+    patch.setattr(CompactedSegment, "finish", finish)
+
+
+def compacted_segments_renamed_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Before a checkpoint names them: a crash leaves it with the sizes of what was there before."""
+    original = CompactedSegment.finish
+
+    def finish(self: CompactedSegment, aborted: bytes) -> Segment:
+        segment = original(self, aborted)
+        for ending in SEGMENT_ENDINGS[:3]:
+            self._file_system.rename(segment.path(ending), segment.directory / (segment.name + ending))
+        return segment
+
+    patch.setattr(CompactedSegment, "finish", finish)
+
+
+def sources_removed_at_once(patch: pytest.MonkeyPatch) -> None:
+    original = PartitionLog.replace_segments
+
+    def replace(self: PartitionLog, sources: tuple[Segment, ...], segment: Segment, aborted: bytes) -> bool:
+        before = len(self._services.file_changes)
+        replaced = original(self, sources, segment, aborted)
+        for change in self._services.file_changes[before:]:
+            if change.renamed is None:
+                self._services.wal._files._file_system.remove(change.path)
+        return replaced
+
+    patch.setattr(PartitionLog, "replace_segments", replace)
+
+
+def offsets_renumbered(patch: pytest.MonkeyPatch) -> None:
+    original = compaction_filter.keep_records
+
+    def renumbered(header: BatchHeader, records: KeyedRecords, kept: list[int], **options: int) -> bytearray:
+        smaller = memoryview(original(header, records, kept, **options))
+        return build_batch(list(iterate_records(smaller)), base_offset=header.base_offset)
+
+    patch.setattr(compaction_filter, "keep_records", renumbered)
+
+
+def the_oldest_record_of_a_key_kept(patch: pytest.MonkeyPatch) -> None:
+    original = OffsetMap.add
+
+    def add(self: OffsetMap, keys: list[bytes], offsets: list[int], end_offset: int) -> None:
+        new = [index for index, key in enumerate(keys) if key not in self._offsets]
+        original(self, [keys[index] for index in new], [offsets[index] for index in new], end_offset)
+
+    patch.setattr(OffsetMap, "add", add)
+
+
+def digests_all_alike(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(offset_map, "blake2b", lambda key, digest_size: hashlib.blake2b(b"", digest_size=digest_size))
+
+
+def ends_not_kept(patch: pytest.MonkeyPatch) -> None:
+    """A segment's last batch goes like any other, and with it, after a crash, the offsets that it stood for."""
+    original = CompactionFilter.remains
+    patch.setattr(
+        CompactionFilter, "remains", lambda self, header, batch, *, last: original(self, header, batch, last=False)
+    )
+
+
+def last_batches_of_producers_not_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ProducerEnds, "needs", lambda self, header: False)
+
+
+def aborted_records_taken_for_the_newest(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CompactedTransactions, "aborted", lambda self, header: False)
+
+
+def markers_dropped_before_their_records(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CompactedTransactions, "ended", lambda self, header, batch: True)
+
+
+def compacted_further_than_it_was(patch: pytest.MonkeyPatch) -> None:
+    """The log takes all for compacted though the keys of only a part fitted into memory."""
+    original = Cleaner._finish
+
+    def finish(self: Cleaner, run: object) -> None:
+        run.newest.end_offset = run.log.segments[-1].base_offset  # type: ignore[attr-defined]
+        original(self, run)  # type: ignore[arg-type]
+
+    patch.setattr(Cleaner, "_finish", finish)
+
+
+COMPACTION_MUTANTS: list[Plant] = [
+    tombstones_dropped_at_once,
+    compacted_segments_not_synced,
+    compacted_segments_renamed_at_once,
+    sources_removed_at_once,
+    offsets_renumbered,
+    the_oldest_record_of_a_key_kept,
+    digests_all_alike,
+    ends_not_kept,
+    last_batches_of_producers_not_kept,
+    aborted_records_taken_for_the_newest,
+    markers_dropped_before_their_records,
+    compacted_further_than_it_was,
+]
+
 MUTANTS: list[Plant] = [
     no_sync_of_the_wal,
     ack_before_sync,
@@ -140,7 +261,18 @@ MUTANTS: list[Plant] = [
 def test_the_simulation_finds(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each planted bug makes at least one seed fail."""
     plant(monkeypatch)
+    _find(plant, Scenario)
+
+
+@pytest.mark.parametrize("plant", COMPACTION_MUTANTS, ids=lambda plant: plant.__name__)
+def test_the_simulation_of_compaction_finds(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for what compaction could do wrong."""
+    plant(monkeypatch)
+    _find(plant, CompactionScenario)
+
+
+def _find(plant: Plant, kind: type[Scenario]) -> None:
     for start in range(SEEDS.start, SEEDS.stop, 10):
-        if violations(range(start, start + 10)):
+        if violations(range(start, start + 10), kind=kind):
             return
     pytest.fail(f"{plant.__name__} was not found in {len(SEEDS)} seeds")

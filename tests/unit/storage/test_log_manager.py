@@ -348,7 +348,7 @@ def test_writing_inline_waits_for_removals_in_the_thread(monkeypatch: pytest.Mon
     world = World(flush_bytes=1 << 30)
     world.write(b"old")
     world.flush()
-    sync, write_behind = world.machine.workers
+    sync, write_behind, _ = world.machine.workers
 
     def turn() -> None:
         while world.machine.callbacks or sync.jobs:
