@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import math
 import signal
 import sys
 from collections.abc import Callable
@@ -226,6 +227,8 @@ def _storage_config(config: Config, open_files_max: int) -> StorageConfig:
         min_free_bytes=config.storage_min_free_bytes,
         open_files_max=open_files_max,
         producer_id_expiration_ms=config.producer_id_expiration_ms,
+        cleaner_buffer_bytes=config.log_cleaner_dedupe_buffer_size,
+        cleaner_bytes_per_second=config.log_cleaner_io_max_bytes_per_second or math.inf,
     )
 
 

@@ -84,6 +84,12 @@ class Config(BaseModel):
     storage_checkpoint_interval_ms: int = Field(30_000, ge=100)
     storage_min_free_bytes: int = Field(256 * 1024 * 1024, ge=0)
     producer_id_expiration_ms: int = Field(24 * 3_600_000, ge=1)
+    log_cleaner_dedupe_buffer_size: int = Field(
+        128 * 1024 * 1024, ge=1024 * 1024, description="memory in which compaction keeps the keys of one run"
+    )
+    log_cleaner_io_max_bytes_per_second: float | None = Field(
+        None, gt=0, description="what compaction reads and writes at most; by default it only leaves others their share"
+    )
 
     vector_embedding_model: str = Field("local:all-MiniLM-L6-v2", description="of topics that name none")
     vector_embedding_threads: int = Field(0, ge=0, le=256, description="cores for the local model; 0: all")

@@ -53,12 +53,12 @@ def _kafka_keys() -> tuple[ConfigDefinition, ...]:
     codecs = one_of("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer")
     # fmt: off
     return (
-        key("cleanup.policy", listing, "delete", "What happens to old segments: delete (by retention), compact (keep the last record of each key), or both. This version keeps every record of a compacted topic: it does not compact yet.", one_of("compact", "delete"), "log.cleanup.policy"),  # noqa: E501
+        key("cleanup.policy", listing, "delete", "What happens to old segments: delete (by retention), compact (keep the last record of each key), or both.", one_of("compact", "delete"), "log.cleanup.policy"),  # noqa: E501
         key("compression.gzip.level", integer, "-1", "Level for gzip where the broker compresses. Accepted without effect: it uses the codec's default.", between_or(1, 9, -1), "compression.gzip.level"),  # noqa: E501
         key("compression.lz4.level", integer, "9", "Level for lz4 where the broker compresses. Accepted without effect: it uses the codec's default.", between(1, 17), "compression.lz4.level"),  # noqa: E501
         key("compression.type", string, "producer", "What batches are stored in: uncompressed, zstd, lz4, snappy, gzip, or producer (as they were sent, which is by far the fastest).", codecs, "compression.type"),  # noqa: E501
         key("compression.zstd.level", integer, "3", "Level for zstd where the broker compresses. Accepted without effect: it uses the codec's default.", between(-131072, 22), "compression.zstd.level"),  # noqa: E501
-        key("delete.retention.ms", long, "86400000", "How long tombstones and transaction markers of a compacted topic are kept, so that a reader from the start sees them. Without effect until this version compacts.", natural, "log.cleaner.delete.retention.ms"),  # noqa: E501
+        key("delete.retention.ms", long, "86400000", "How long tombstones and transaction markers outlive the compaction that could have removed them, so that a reader from the start sees them.", natural, "log.cleaner.delete.retention.ms"),  # noqa: E501
         key("file.delete.delay.ms", long, "60000", "How long Kafka keeps a deleted segment's file; here it goes with one of the next checkpoints, open readers keep their data.", natural, "log.segment.delete.delay.ms"),  # noqa: E501
         key("flush.messages", long, never, "Kafka: sync after this many records. Here storage.sync of the broker decides when data is synced.", positive, "log.flush.interval.messages"),  # noqa: E501
         key("flush.ms", long, never, "Kafka: sync after this time. Here storage.sync of the broker decides when data is synced.", natural, "log.flush.interval.ms"),  # noqa: E501
@@ -67,13 +67,13 @@ def _kafka_keys() -> tuple[ConfigDefinition, ...]:
         key("leader.replication.throttled.replicas", listing, "", "Replicas whose replication is throttled on the leader: PARTITION:BROKER,… or *. One node has no followers.", _throttled_replicas),  # noqa: E501
         key("local.retention.bytes", long, "-2", "How much of a tiered partition stays on local disk; -2: retention.bytes.", at_least(-2), "log.local.retention.bytes"),  # noqa: E501
         key("local.retention.ms", long, "-2", "How long a tiered partition's segments stay on local disk; -2: retention.ms.", at_least(-2), "log.local.retention.ms"),  # noqa: E501
-        key("max.compaction.lag.ms", long, never, "How long a record may stay uncompacted at most. Without effect until this version compacts.", positive, "log.cleaner.max.compaction.lag.ms"),  # noqa: E501
+        key("max.compaction.lag.ms", long, never, "How long a record may stay uncompacted at most: its segment is closed and compacted then, whatever the dirty ratio.", positive, "log.cleaner.max.compaction.lag.ms"),  # noqa: E501
         key("max.message.bytes", integer, "1048588", "The largest record batch that is accepted, after compression.", natural, "message.max.bytes"),
         key("message.timestamp.after.max.ms", long, "3600000", "How far a record's timestamp may lie in the future.", natural, "log.message.timestamp.after.max.ms"),  # noqa: E501
         key("message.timestamp.before.max.ms", long, never, "How far a record's timestamp may lie in the past.", natural, "log.message.timestamp.before.max.ms"),  # noqa: E501
         key("message.timestamp.type", string, "CreateTime", "Whose time a record carries: the producer's (CreateTime) or the broker's (LogAppendTime).", one_of("CreateTime", "LogAppendTime"), "log.message.timestamp.type"),  # noqa: E501
-        key("min.cleanable.dirty.ratio", double, "0.5", "The share of a compacted log that must be uncompacted before it is cleaned. Without effect until this version compacts.", between(0, 1), "log.cleaner.min.cleanable.ratio"),  # noqa: E501
-        key("min.compaction.lag.ms", long, "0", "How long a record stays uncompacted at least. Without effect until this version compacts.", natural, "log.cleaner.min.compaction.lag.ms"),  # noqa: E501
+        key("min.cleanable.dirty.ratio", double, "0.5", "The share of the closed segments that must be uncompacted before compaction begins.", between(0, 1), "log.cleaner.min.cleanable.ratio"),  # noqa: E501
+        key("min.compaction.lag.ms", long, "0", "How long a record stays uncompacted at least.", natural, "log.cleaner.min.compaction.lag.ms"),
         key("min.insync.replicas", integer, "1", "How many replicas must have a record before acks=all is answered. One node: always one.", positive, "min.insync.replicas"),  # noqa: E501
         key("preallocate", boolean, "false", "Kafka: reserve a segment's space when it is created. Without effect here.", None, "log.preallocate"),
         key("remote.log.copy.disable", boolean, "false", "Tiered storage: stop uploading segments."),

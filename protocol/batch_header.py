@@ -158,15 +158,17 @@ def crc_matches(records: memoryview, batch: BatchHeader) -> bool:
 
 
 def parse_batches(records: memoryview) -> list[BatchHeader]:
-    """Headers of all whole batches, with lengths, magic, checksums and counts checked.
+    """Headers of all whole batches of a log, with lengths, magic, checksums and counts checked.
 
-    Raises KafkaError as `walk_batches`, CORRUPT_MESSAGE for a wrong checksum, INVALID_RECORD for wrong counts.
+    Raises KafkaError as `walk_batches`, CORRUPT_MESSAGE for a wrong checksum, INVALID_RECORD for more records than offsets
+    (compaction leaves fewer).
     """
     batches = walk_batches(records)
     for batch in batches:
         if not crc_matches(records, batch):
             raise _wrong_crc(batch)
-        _check_counts(batch)
+        if not 0 <= batch.record_count <= batch.last_offset_delta + 1:
+            raise _wrong_count(batch)
     return batches
 
 
@@ -193,7 +195,8 @@ def parse_produced(records: memoryview | None, *, version: int, max_message_byte
         raise KafkaError(ErrorCode.MESSAGE_TOO_LARGE, message)
     if not crc_matches(records, batch):
         raise _wrong_crc(batch)
-    _check_counts(batch)
+    if batch.record_count <= 0 or batch.last_offset_delta + 1 != batch.record_count:
+        raise _wrong_count(batch)
     if batch.attributes & CONTROL:
         raise KafkaError(ErrorCode.INVALID_RECORD, "clients must not write control batches")
     if batch.producer_id >= 0 and batch.base_sequence < 0:
@@ -206,10 +209,9 @@ def _wrong_crc(batch: BatchHeader) -> KafkaError:
     return KafkaError(ErrorCode.CORRUPT_MESSAGE, f"the checksum of the record batch at byte {batch.position} is wrong")
 
 
-def _check_counts(batch: BatchHeader) -> None:
-    if batch.record_count <= 0 or batch.last_offset_delta + 1 != batch.record_count:
-        message = f"a record batch of {batch.record_count} records with last offset delta {batch.last_offset_delta}"
-        raise KafkaError(ErrorCode.INVALID_RECORD, message)
+def _wrong_count(batch: BatchHeader) -> KafkaError:
+    message = f"a record batch of {batch.record_count} records with last offset delta {batch.last_offset_delta}"
+    return KafkaError(ErrorCode.INVALID_RECORD, message)
 
 
 def pack_header(

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from protocol.record_batch import BatchHeader, Record, build_batch, iterate_records, parse_batches, walk_batches
+from protocol.record_batch import (
+    TRANSACTIONAL,
+    BatchHeader,
+    Record,
+    build_batch,
+    iterate_records,
+    parse_batches,
+    walk_batches,
+)
 from storage.check import check_directory
 from storage.compaction import group_segments, plan_compaction
 from storage.config import LogConfig
@@ -395,3 +403,88 @@ def test_a_broker_that_never_compacts_needs_no_thread() -> None:
     world.write(b"a")
     compact(world)
     assert not world.machine.workers[2].jobs
+
+
+# ---- transactions
+
+
+def in_transaction(world: World, producer_id: int, *pairs: tuple[bytes, bytes], sequence: int = 0) -> None:
+    records = [Record(0, world.clock.now_ms, key, value, []) for key, value in pairs]
+    data = memoryview(
+        build_batch(
+            records, producer_id=producer_id, producer_epoch=0, base_sequence=sequence, attributes=TRANSACTIONAL
+        )
+    )
+    world.log.append(data, parse_batches(data), now_ms=world.clock.now_ms)
+
+
+def end(world: World, producer_id: int, *, commit: bool) -> None:
+    world.mark(producer_id, commit=commit)
+    world.manager.commit()
+    world.settle()
+
+
+def markers(world: World) -> list[int]:
+    return [header.base_offset for header in map(BatchHeader, batches(world)) if header.control]
+
+
+def test_an_aborted_record_is_nobodys_latest() -> None:
+    """It goes, and what it would have replaced stays; the index of aborted transactions follows."""
+    world = World(COMPACT)
+    put(world, (b"a", b"1"))
+    in_transaction(world, 7, (b"a", b"2"))
+    end(world, 7, commit=False)
+    in_transaction(world, 7, (b"b", b"1"), sequence=1)
+    end(world, 7, commit=True)
+    roll(world)
+    compact(world)
+    records = {offset: pair for offset, pair in table(world).items() if offset not in markers(world)}
+    assert records == {0: (b"a", b"1"), 3: (b"b", b"1")}
+    assert markers(world) == [2, 4]
+    assert [one.first_offset for one in world.log.aborted_transactions(0, 100)] == [1]
+    world.clock.advance(1)
+    put(world, (b"c", b"1"))
+    roll(world)
+    compact(world)
+    assert markers(world) == [2, 4]
+    assert world.log.aborted_transactions(0, 100) == []
+    world.manager.close()
+    assert check_directory(DIRECTORY, world.disk) == []
+    world.open()
+    assert world.log.aborted_transactions(0, 100) == []
+
+
+def test_a_marker_goes_when_its_transaction_has_gone_and_delete_retention_is_over() -> None:
+    world = World(COMPACT)
+    in_transaction(world, 7, (b"a", b"1"))
+    end(world, 7, commit=True)
+    put(world, (b"a", b"2"), producer=(7, 0, 1))
+    roll(world)
+    # The first compaction removes the record, the second finds the marker without any.
+    for advance_ms in (0, DAY_MS):
+        compact(world)
+        assert 1 in markers(world)
+        world.clock.advance(advance_ms)
+        put(world, (b"c", b"1"))
+        roll(world)
+    compact(world)
+    assert markers(world) == []
+
+
+def test_a_transaction_that_is_open_holds_compaction_back() -> None:
+    """What the transaction may still replace stays."""
+    world = World(COMPACT)
+    put(world, (b"a", b"1"))
+    put(world, (b"a", b"2"))
+    in_transaction(world, 7, (b"a", b"3"))
+    put(world, (b"b", b"1"))
+    roll(world)
+    compact(world)
+    assert len(table(world)) == 4
+    end(world, 7, commit=True)
+    roll(world)
+    compact(world)
+    assert {offset: pair for offset, pair in table(world).items() if offset not in markers(world)} == {
+        2: (b"a", b"3"),
+        3: (b"b", b"1"),
+    }
