@@ -18,12 +18,14 @@ import structlog
 
 from broker.coordinator.answers import failed_join, failed_sync, joined
 from broker.coordinator.classic_member import ClassicMember, Protocols, protocols_of
+from broker.coordinator.classic_state import ClassicGroupState
 from broker.coordinator.effects import Effects, JoinAnswer, SyncAnswer, TimerKey, TimerKind
-from broker.coordinator.group_metadata import GroupMetadata
-from broker.coordinator.group_state import Committer, GroupLimits, GroupState, JoiningClient
-from broker.coordinator.records import CoordinatorRecord, GroupRecord
-from broker.coordinator.roster import Roster
-from broker.coordinator.subscription import subscribed_topics
+from broker.coordinator.group_state import (
+    MEMBER_ID_REQUIRED_FROM,
+    GroupLimits,
+    GroupState,
+    JoiningClient,
+)
 from protocol.errors import ErrorCode
 from protocol.messages import (
     JoinGroupRequest,
@@ -36,8 +38,6 @@ from protocol.messages import (
 
 logger = structlog.get_logger(__name__)
 
-CONSUMER_PROTOCOL_TYPE = "consumer"
-MEMBER_ID_REQUIRED_FROM = 4  # JoinGroup version, KIP-394
 SKIP_ASSIGNMENT_FROM = 9  # JoinGroup version, KIP-814
 # Kafka's group.consumer… new member timeout: a new member cannot heartbeat while its JoinGroup waits.
 NEW_MEMBER_JOIN_TIMEOUT_MS = 5 * 60 * 1000
@@ -48,121 +48,32 @@ PENDING_MEMBERS_MAX = 10_000
 REJOIN_RETRY_MS_MIN = 1000
 
 
-class ClassicGroup:
+class ClassicGroup(ClassicGroupState):
     """One group. `time_ms` is wall time in ms, `new_id` returns an unused random id."""
 
     def __init__(
         self, group_id: str, limits: GroupLimits, *, time_ms: Callable[[], int], new_id: Callable[[], str]
     ) -> None:
-        self.group_id = group_id
-        self.generation_id = 0
-        self.protocol_type: str | None = None
-        self.protocol_name: str | None = None
-        self.state = GroupState.EMPTY
-        self.state_timestamp_ms = time_ms()
-        self.subscribed_topics: frozenset[str] | None = None
-        """Topics of a consumer group's current generation; None when its metadata cannot be read or is not a consumer's."""
-        self.persisted: GroupMetadata | None = None
-        """The generation written last; None for a group that only holds offsets."""
-        self.roster = Roster()
+        super().__init__(group_id, time_ms=time_ms)
         self.parked_joins: dict[str, JoinAnswer] = {}
         self.parked_syncs: dict[str, SyncAnswer] = {}
         self._limits = limits
-        self._time_ms = time_ms
         self._new_id = new_id
         self._initial = False
         """This rebalance started from Empty: it waits for more members to come."""
         self._initial_remaining_ms = 0
         self._joined_since_delay = False
 
-    # ---- what others may know ------------------------------------------------------------------------------------
-
-    def is_subscribed(self, topic: str) -> bool:
-        """Whether a live consumer group reads the topic; when its subscriptions cannot be read, every topic counts."""
-        if self.protocol_type != CONSUMER_PROTOCOL_TYPE:
-            return False
-        return self.subscribed_topics is None or topic in self.subscribed_topics
-
-    def unused_since_ms(self, topic: str, commit_timestamp_ms: int) -> int | None:
-        """From when on the retention of an offset runs (KIP-211); None while the group may need it.
-
-        It runs from the commit for a group that never had members and for topics that a Stable consumer group has stopped
-        reading, from the moment the group became empty otherwise.
-        """
-        if self.protocol_type is None:
-            return commit_timestamp_ms
-        if self.state is GroupState.EMPTY:
-            return self.state_timestamp_ms if self.state_timestamp_ms >= 0 else commit_timestamp_ms
-        if self.state is GroupState.STABLE and self.subscribed_topics is not None and not self.is_subscribed(topic):
-            return commit_timestamp_ms
-        return None
-
-    @property
-    def is_disposable(self) -> bool:
-        """Whether nothing but offsets keeps the group."""
-        return self.state is GroupState.EMPTY and not self.roster.pending_join
-
-    def check_offset_commit(self, committer: Committer) -> ErrorCode:
-        """Whether this caller may commit offsets now; NONE also for a simple commit to a group without members."""
-        member_id, group_instance_id = committer.member_id, committer.group_instance_id
-        generation_id = committer.generation_id
-        if generation_id < 0 and self.state is GroupState.EMPTY:
-            return ErrorCode.NONE
-        transactional = committer.producer is not None
-        if generation_id < 0 and not member_id and group_instance_id is None:
-            # TxnOffsetCommit before v3 says nothing of members.
-            return ErrorCode.NONE if transactional else ErrorCode.UNKNOWN_MEMBER_ID
-        error = self.roster.check(member_id, group_instance_id)
-        if error is ErrorCode.NONE and generation_id != self.generation_id:
-            error = ErrorCode.ILLEGAL_GENERATION
-        if error is ErrorCode.NONE and self.state is GroupState.COMPLETING_REBALANCE and not transactional:
-            error = ErrorCode.REBALANCE_IN_PROGRESS
-        return error
-
-    def check_delete(self) -> ErrorCode:
-        """NONE when the group may be deleted."""
-        return ErrorCode.NONE if self.state is GroupState.EMPTY else ErrorCode.NON_EMPTY_GROUP
-
-    def check_offset_delete(self) -> ErrorCode:
-        """NONE when single offsets may be deleted: subscriptions protect the topics in use, if they can be read."""
-        return ErrorCode.NONE if self.protocol_type == CONSUMER_PROTOCOL_TYPE else self.check_delete()
-
-    def snapshot(self) -> GroupMetadata:
-        """The current generation, to be persisted."""
-        return GroupMetadata(
-            generation_id=self.generation_id,
-            protocol_type=self.protocol_type,
-            protocol_name=self.protocol_name,
-            leader_id=self.roster.leader_id,
-            state_timestamp_ms=self.state_timestamp_ms,
-            members=self.roster.snapshot(self.protocol_name),
-        )
-
-    def live_records(self) -> list[CoordinatorRecord]:
-        """What a replay needs to have the group as it is persisted."""
-        return [] if self.persisted is None else [GroupRecord(self.group_id, self.persisted)]
-
-    def deletion_records(self) -> list[CoordinatorRecord]:
-        """What deletes the group."""
-        return [GroupRecord(self.group_id, None)]
-
-    def take_up(self, record: CoordinatorRecord) -> None:
-        """Notes what has been written."""
-        if isinstance(record, GroupRecord):
-            self.persisted = record.value
-
-    def restore(self, metadata: GroupMetadata) -> None:
-        """Takes the place of a persisted generation; `resume` starts its timers once everything is replayed."""
-        self.persisted = metadata
-        self.generation_id = metadata.generation_id
-        self.protocol_type = metadata.protocol_type
-        self.protocol_name = metadata.protocol_name
-        self.roster = Roster.restored(metadata)
-        self.state = GroupState.STABLE if metadata.members else GroupState.EMPTY
-        self.state_timestamp_ms = metadata.state_timestamp_ms
-        self._read_subscriptions()
-
     # ---- operations ----------------------------------------------------------------------------------------------
+
+    def ask_to_rejoin(self, reason: str, effects: Effects) -> None:
+        """Starts a rebalance that no member asked for."""
+        self._prepare_rebalance(reason, effects)
+
+    def give_up(self, effects: Effects) -> None:
+        """The group goes on as a consumer group: who waits is told to join again."""
+        for member_id in {*self.parked_joins, *self.parked_syncs}:
+            self._drop(member_id, ErrorCode.REBALANCE_IN_PROGRESS, member_id, effects)
 
     def resume(self) -> Effects:
         """Starts the sessions of restored members: they go on with the same ids and generation, or time out."""
@@ -220,7 +131,7 @@ class ClassicGroup:
             for member in self.roster.members.values():
                 member.assignment = assignments.get(member.member_id, b"")
             self._transition(GroupState.STABLE)
-            effects.records.append(GroupRecord(self.group_id, self.snapshot()))
+            self._persist(self.snapshot(), effects)
             self._release_syncs(effects, ErrorCode.NONE)
         return effects
 
@@ -382,7 +293,7 @@ class ClassicGroup:
                 # A leader of before KIP-814 that saw its own id here would compute an assignment nobody asked for.
                 response.leader, response.members = old_leader_id or "", []
             effects.joins.append((answer, response))
-            effects.records.append(GroupRecord(self.group_id, self.snapshot()))
+            self._persist(self.snapshot(), effects)
             return
         self.parked_joins[new_id] = answer
         self._rebalance_or_complete(f"static member {new_id} replaces {old_id}", effects)
@@ -447,7 +358,7 @@ class ClassicGroup:
             self.protocol_name = None
             self._read_subscriptions()
             self._transition(GroupState.EMPTY)
-            effects.records.append(GroupRecord(self.group_id, self.snapshot()))
+            self._persist(self.snapshot(), effects)
             return
         if self.roster.leader_id not in self.parked_joins:
             self.roster.leader_id = next(iter(self.parked_joins))
@@ -500,10 +411,6 @@ class ClassicGroup:
 
     # ---- small parts ---------------------------------------------------------------------------------------------
 
-    def _transition(self, state: GroupState) -> None:
-        self.state = state
-        self.state_timestamp_ms = self._time_ms()
-
     def _touch(self, member_id: str, effects: Effects) -> None:
         effects.arm(TimerKind.SESSION, self.roster.members[member_id].session_timeout_ms, member_id)
 
@@ -546,17 +453,6 @@ class ClassicGroup:
             member = self.roster.members[member_id]
             effects.syncs.append((answer, failed_sync(error) if error else self._assignment(member)))
             self._touch(member_id, effects)
-
-    def _read_subscriptions(self) -> None:
-        self.subscribed_topics = None
-        if self.protocol_type == CONSUMER_PROTOCOL_TYPE:
-            topics: set[str] = set()
-            for member in self.roster.members.values():
-                read = subscribed_topics(member.metadata(self.protocol_name))
-                if read is None:
-                    return
-                topics |= read
-            self.subscribed_topics = frozenset(topics)
 
 
 def _rebalance_timeout_ms(request: JoinGroupRequest) -> int:

@@ -1,9 +1,11 @@
-"""The words of the classic protocol that its parts share."""
+"""The words that the parts of the group protocols share."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 from broker.producer_ids import ProducerIdAndEpoch
+
+MEMBER_ID_REQUIRED_FROM = 4  # JoinGroup version, KIP-394
 
 
 class GroupState(StrEnum):
@@ -26,7 +28,7 @@ class GroupLimits:
 
 @dataclass(frozen=True, slots=True)
 class JoiningClient:
-    """Who sends a JoinGroup, and in which version."""
+    """Who wants to be a member, and in which version of the request."""
 
     client_id: str
     client_host: str
@@ -44,3 +46,35 @@ class Committer:
     api_version: int
     producer: ProducerIdAndEpoch | None = None
     """Whose transaction the offsets belong to (TxnOffsetCommit)."""
+
+
+class GroupType(StrEnum):
+    """Names as Kafka prints them."""
+
+    CLASSIC = "classic"
+    CONSUMER = "consumer"
+
+
+class ConsumerGroupState(StrEnum):
+    """Names as Kafka prints them."""
+
+    EMPTY = "Empty"
+    ASSIGNING = "Assigning"
+    RECONCILING = "Reconciling"
+    STABLE = "Stable"
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """What the broker's and the group's own configs say of a consumer group."""
+
+    session_timeout_ms: int
+    heartbeat_interval_ms: int
+    assignment_interval_ms: int
+    members_max: int
+    """`group.consumer.max.size`"""
+    classic_members_max: int
+    """`group.max.size`, which a group must fit to go on under the classic protocol."""
+    default_assignor: str
+    may_downgrade: bool
+    """`group.consumer.migration.policy` lets the group become a classic one once only classic members are left."""

@@ -13,8 +13,11 @@ import structlog
 
 from broker.config import Config
 from broker.coordinator.answers import failed_join, failed_sync
+from broker.coordinator.broker_view import BrokerTopics, consumer_settings
 from broker.coordinator.classic_group import ClassicGroup
+from broker.coordinator.consumer_group import ConsumerGroup
 from broker.coordinator.effects import Effects, TimerKey
+from broker.coordinator.group import Group
 from broker.coordinator.group_state import GroupLimits
 from broker.coordinator.offsets import OffsetTable
 from broker.coordinator.records import (
@@ -45,7 +48,7 @@ GROUP_JOURNAL: JournalFormat[CoordinatorRecord] = JournalFormat(
 class GroupEntry:
     """A group and what belongs to it."""
 
-    group: ClassicGroup
+    group: Group
     offsets: OffsetTable = field(default_factory=OffsetTable)
     timers: dict[TimerKey, Timer] = field(default_factory=dict)
     sequence: int = 0
@@ -56,8 +59,10 @@ class GroupStore:
     """Groups by id. Used from the event loop alone."""
 
     def __init__(self, config: Config, clock: Clock, topics: Topics, logs: LogManager, scheduler: Scheduler) -> None:
+        self._config = config
         self._clock = clock
         self._topics = topics
+        self._catalog = BrokerTopics(topics)
         self._logs = logs
         self._scheduler = scheduler
         self._journal = Journal(GROUP_JOURNAL, topics, logs, clock, config.offsets_topic_num_partitions)
@@ -89,11 +94,23 @@ class GroupStore:
         """Creates the internal topic if need be, as Kafka does when a coordinator is first asked for."""
         self._journal.ensure()
 
-    def create(self, group_id: str) -> GroupEntry:
-        """A new group; it is in memory alone until something is written for it."""
-        group = ClassicGroup(group_id, self._limits, time_ms=self._clock.time_ms, new_id=lambda: str(uuid.uuid4()))
-        entry = self.entries[group_id] = GroupEntry(group)
+    def create(self, group: Group) -> GroupEntry:
+        """Takes in a new group; it is in memory alone until something is written for it."""
+        entry = self.entries[group.group_id] = GroupEntry(group)
         return entry
+
+    def new_classic_group(self, group_id: str) -> ClassicGroup:
+        return ClassicGroup(group_id, self._limits, time_ms=self._clock.time_ms, new_id=_new_id)
+
+    def new_consumer_group(self, group_id: str) -> ConsumerGroup:
+        return ConsumerGroup(
+            group_id,
+            self._catalog,
+            partial(consumer_settings, self._config, self._topics, group_id),
+            partial(self.new_classic_group, group_id),
+            time_ms=self._clock.time_ms,
+            new_id=_new_id,
+        )
 
     def delete(self, entry: GroupEntry) -> ErrorCode | None:
         """Deletes a group and its offsets; an error code when the log refuses it."""
@@ -105,15 +122,24 @@ class GroupStore:
             del self.entries[group_id]
         return failure
 
-    def apply(self, entry: GroupEntry, effects: Effects) -> None:
-        """Does what a group's operation asks for: records first, then timers; answers once the records are durable."""
+    def apply(self, entry: GroupEntry, effects: Effects) -> ErrorCode | None:
+        """Does what a group's operation asks for: records first, then timers; answers once the records are durable.
+
+        Returns an error code when the log refuses the records: the answers say so, and the group undoes what it can.
+        """
         failure = self.write(entry, effects.records)
+        if failure is not None:
+            entry.group.undo(effects)
+        elif effects.replacement is not None:
+            _cancel_timers(entry)
+            entry.group = effects.replacement
         for key, delay_ms in effects.timers.items():
             self._set_timer(entry, key, delay_ms)
         if failure is not None:
             _answer(effects, failure)
         elif effects.joins or effects.syncs:
             self.when_durable(entry, partial(_answer, effects))
+        return failure
 
     def write(
         self,
@@ -121,7 +147,7 @@ class GroupStore:
         records: Sequence[CoordinatorRecord],
         producer: ProducerIdAndEpoch | None = None,
     ) -> ErrorCode | None:
-        """Appends records and takes up what they say; an error code when the log refuses them.
+        """Appends records and takes up the offsets in them; an error code when the log refuses them.
 
         Offsets written as part of a producer's transaction are pending until its end.
         """
@@ -133,6 +159,8 @@ class GroupStore:
             logger.warning("group record refused", group=entry.group.group_id, error=str(error))
             return _refused(error.code)
         for record in records:
+            if not isinstance(record, OffsetRecord):
+                continue
             if producer is None:
                 _take_up(entry, record)
             else:
@@ -150,7 +178,7 @@ class GroupStore:
             if entry is not None:
                 entry.offsets.end_transaction(end.producer_id, commit=end.commit)
                 entry.sequence = max(entry.sequence, sequence)
-                if not entry.offsets and not entry.group.live_records() and entry.group.is_disposable:
+                if _holds_nothing(entry) and entry.group.is_disposable:
                     del self.entries[group_id]
 
     def when_durable(self, entry: GroupEntry, callback: Callable[[ErrorCode], None]) -> None:
@@ -200,15 +228,22 @@ class GroupStore:
         if entry is None:
             if record.value is None:
                 return
-            entry = self.create(record.group_id)
+            entry = self.create(self._group_for(record))
         if producer_id is not None:
             self._take_up_pending(entry, record, producer_id)
-        elif isinstance(record, GroupRecord) and record.value is not None:
-            entry.group.restore(record.value)
-        else:
+        elif isinstance(record, OffsetRecord):
             _take_up(entry, record)
-        if not entry.group.live_records() and not entry.offsets:
+        elif record.value is not None and not isinstance(entry.group, _group_class(record)):
+            entry.group = self._group_for(record)  # it changed its protocol
+            entry.group.take_up(record)
+        elif isinstance(entry.group, _group_class(record)):
+            entry.group.take_up(record)
+        if _holds_nothing(entry):
             del self.entries[record.group_id]
+
+    def _group_for(self, record: CoordinatorRecord) -> Group:
+        consumer = _group_class(record) is ConsumerGroup
+        return self.new_consumer_group(record.group_id) if consumer else self.new_classic_group(record.group_id)
 
     def _live_records(self) -> Iterator[CoordinatorRecord]:
         for group_id, entry in self.entries.items():
@@ -217,13 +252,25 @@ class GroupStore:
                 yield OffsetRecord(group_id, topic, partition, committed)
 
 
-def _take_up(entry: GroupEntry, record: CoordinatorRecord) -> None:
-    if not isinstance(record, OffsetRecord):
-        entry.group.take_up(record)
-    elif record.value is None:
+def _group_class(record: CoordinatorRecord) -> type[ClassicGroup | ConsumerGroup]:
+    """Which protocol a record speaks of; offsets alone make a classic group, as in Kafka."""
+    return ClassicGroup if isinstance(record, (OffsetRecord, GroupRecord)) else ConsumerGroup
+
+
+def _take_up(entry: GroupEntry, record: OffsetRecord) -> None:
+    if record.value is None:
         entry.offsets.remove(record.topic, record.partition)
     else:
         entry.offsets.put(record.topic, record.partition, record.value)
+
+
+def _holds_nothing(entry: GroupEntry) -> bool:
+    """Whether nothing is written for the group that counts."""
+    return not entry.offsets and next(iter(entry.group.live_records()), None) is None
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
 
 
 def _answer(effects: Effects, error: ErrorCode) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from broker.coordinator.group import OffsetToCommit
 from broker.coordinator.group_state import Committer
 from broker.coordinator.group_store import GroupEntry, GroupStore
 from broker.coordinator.names import is_too_long
 from broker.coordinator.offsets import OffsetTable, expired_offsets
-from broker.coordinator.records import CommittedOffset, OffsetRecord
+from broker.coordinator.records import OffsetRecord
 from broker.deferred import Deferred
 from broker.journal import TransactionEnd
 from protocol.errors import ErrorCode, KafkaError
@@ -23,10 +24,10 @@ class OffsetCoordinator:
         self._clock = clock
         self._retention_ms = retention_ms
 
-    def commit(self, committer: Committer, offsets: Sequence[tuple[str, int, CommittedOffset]]) -> Deferred[ErrorCode]:
+    def commit(self, committer: Committer, offsets: Sequence[OffsetToCommit]) -> Deferred[ErrorCode]:
         """Commits all or nothing; the code is the same for all. Topics and sizes are the caller's to check."""
         answer: Deferred[ErrorCode] = Deferred()
-        error, entry = self._find_for_commit(committer)
+        error, entry = self._find_for_commit(committer, offsets)
         if entry is None:
             answer.resolve(error)
             return answer
@@ -53,6 +54,11 @@ class OffsetCoordinator:
         entries = self._store.entries
         sequence = max((entries[group_id].sequence for group_id in group_ids if group_id in entries), default=0)
         self._store.when_sequence_durable(sequence, callback)
+
+    def check_fetch(self, group_id: str, member_id: str | None, member_epoch: int) -> ErrorCode:
+        """Whether this caller may fetch the group's offsets; anybody may of a group that does not exist."""
+        entry = self._store.entries.get(group_id)
+        return ErrorCode.NONE if entry is None else entry.group.check_offset_fetch(member_id, member_epoch)
 
     def of_group(self, group_id: str) -> OffsetTable:
         """The offsets of a group; empty for an unknown one. To be read in this turn, not kept or changed."""
@@ -94,14 +100,16 @@ class OffsetCoordinator:
         expired = expired_offsets(group, entry.offsets, now_ms=self._clock.time_ms(), retention_ms=self._retention_ms)
         self._store.write(entry, [OffsetRecord(group.group_id, topic, partition, None) for topic, partition in expired])
 
-    def _find_for_commit(self, committer: Committer) -> tuple[ErrorCode, GroupEntry | None]:
+    def _find_for_commit(
+        self, committer: Committer, offsets: Sequence[OffsetToCommit]
+    ) -> tuple[ErrorCode, GroupEntry | None]:
         entry = self._store.entries.get(committer.group_id)
         if entry is not None:
-            error = entry.group.check_offset_commit(committer)
+            error = entry.group.check_offset_commit(committer, offsets)
             return error, entry if error is ErrorCode.NONE else None
         if committer.generation_id >= 0:
             old = committer.api_version < GROUP_ID_NOT_FOUND_FROM
             return ErrorCode.ILLEGAL_GENERATION if old else ErrorCode.GROUP_ID_NOT_FOUND, None
         if is_too_long(committer.group_id):
             return ErrorCode.INVALID_GROUP_ID, None
-        return ErrorCode.NONE, self._store.create(committer.group_id)
+        return ErrorCode.NONE, self._store.create(self._store.new_classic_group(committer.group_id))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from broker.coordinator.classic_group import ClassicGroup
+from broker.coordinator.group import Group
 from broker.coordinator.records import CommittedOffset
 
 
@@ -71,9 +71,7 @@ class OffsetTable:
                 offsets[topic, partition] = None
 
 
-def expired_offsets(
-    group: ClassicGroup, offsets: OffsetTable, *, now_ms: int, retention_ms: int
-) -> list[tuple[str, int]]:
+def expired_offsets(group: Group, offsets: OffsetTable, *, now_ms: int, retention_ms: int) -> list[tuple[str, int]]:
     """The (topic, partition) pairs whose retention (`offsets.retention.minutes`, KIP-211) is over.
 
     Offsets committed with a retention of their own (OffsetCommit v2-4) go by that.

@@ -1,13 +1,15 @@
 """The records of `__consumer_offsets`, in Kafka's own format, so that Kafka's tools can read ours and we can read theirs.
 
-A key is a version number (1: committed offset, 2: group) and its fields; a value is the schema's version and its fields; a
-null value deletes. As Kafka 4.3 does, groups are written in version 3, offsets in version 4 with the topic's id, offsets
-with a retention of their own (OffsetCommit before v5) in version 1, which has a place for it.
+A key is a version number (1: committed offset, 2: classic group, others: consumer groups) and its fields; a value is the
+schema's version and its fields; a null value deletes. As Kafka 4.3 does, classic groups are written in version 3, offsets in
+version 4 with the topic's id, offsets with a retention of their own (OffsetCommit before v5) in version 1, which has a place
+for it.
 """
 
 import struct
 from dataclasses import dataclass
 
+from broker.coordinator.consumer_records import ConsumerRecord, decode_consumer_record, encode_consumer_record
 from broker.coordinator.group_metadata import GroupMetadata, MemberMetadata
 from protocol.codec import decode_data, encode_data
 from protocol.messages import GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue
@@ -64,7 +66,7 @@ class GroupRecord:
     value: GroupMetadata | None
 
 
-CoordinatorRecord = OffsetRecord | GroupRecord
+CoordinatorRecord = OffsetRecord | GroupRecord | ConsumerRecord
 
 
 def encode_record(record: CoordinatorRecord) -> KeyValue:
@@ -74,12 +76,15 @@ def encode_record(record: CoordinatorRecord) -> KeyValue:
         version = _OFFSET_KEY_VERSIONS[-1]
         key_bytes = _VERSION.pack(version) + encode_data("OffsetCommitKey", version, key)
         return key_bytes, None if record.value is None else _encode_offset(record.value)
+    if not isinstance(record, GroupRecord):
+        version, key_bytes, value_bytes = encode_consumer_record(record)
+        return _VERSION.pack(version) + key_bytes, value_bytes
     group_key = encode_data("GroupMetadataKey", _GROUP_KEY_VERSION, GroupMetadataKey(group=record.group_id))
     return _VERSION.pack(_GROUP_KEY_VERSION) + group_key, None if record.value is None else _encode_group(record.value)
 
 
 def decode_record(key: bytes, value: bytes | None) -> CoordinatorRecord | None:
-    """The inverse; None for a key of another kind (KIP-848 groups and what may come). Raises MalformedMessage."""
+    """The inverse; None for a key of another kind (share and streams groups, and what may come). Raises MalformedMessage."""
     if len(key) < _VERSION.size:
         return None
     (version,) = _VERSION.unpack_from(key)
@@ -90,7 +95,7 @@ def decode_record(key: bytes, value: bytes | None) -> CoordinatorRecord | None:
     if version == _GROUP_KEY_VERSION:
         group_key: GroupMetadataKey = decode_data("GroupMetadataKey", version, key, _VERSION.size)
         return GroupRecord(group_key.group, None if value is None else _decode_group(value))
-    return None
+    return decode_consumer_record(version, key, _VERSION.size, value)
 
 
 def _encode_offset(offset: CommittedOffset) -> bytes:

@@ -7,18 +7,22 @@ import structlog
 from broker.config import Config
 from broker.coordinator.answers import failed_join, failed_sync
 from broker.coordinator.classic_group import ClassicGroup
-from broker.coordinator.effects import JoinAnswer, SyncAnswer
-from broker.coordinator.group_metadata import GroupMetadata
-from broker.coordinator.group_state import JoiningClient
+from broker.coordinator.consumer_group import ConsumerGroup
+from broker.coordinator.consumer_member import JOINS_EPOCH
+from broker.coordinator.effects import Effects, JoinAnswer, SyncAnswer
+from broker.coordinator.group import Group
+from broker.coordinator.group_state import GroupType, JoiningClient
 from broker.coordinator.group_store import GroupEntry, GroupStore
+from broker.coordinator.migration import upgraded
 from broker.coordinator.names import is_too_long
 from broker.coordinator.offset_coordinator import OffsetCoordinator
-from broker.coordinator.records import GroupRecord
 from broker.deferred import Deferred
 from broker.scheduler import Scheduler, Timer
 from broker.topics import Topic, Topics
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import (
+    ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatResponse,
     HeartbeatRequest,
     JoinGroupRequest,
     LeaveGroupRequest,
@@ -74,15 +78,22 @@ class GroupCoordinator:
         if error is not ErrorCode.NONE:
             answer.resolve(failed_join(error, request.member_id if error is ErrorCode.UNKNOWN_MEMBER_ID else ""))
             return answer
-        entry = self._store.entries.get(request.group_id)
-        created = entry is None
-        if entry is None:
-            entry = self._store.create(request.group_id)
         client = JoiningClient(client.client_id[:CLIENT_ID_IN_MEMBER_ID_MAX], client.client_host, client.api_version)
-        effects = entry.group.join(request, client, answer)
-        if created and not effects.records:
-            empty = GroupMetadata(state_timestamp_ms=entry.group.state_timestamp_ms)
-            effects.records.append(GroupRecord(request.group_id, empty))
+        entry = self._store.entries.get(request.group_id)
+        if entry is not None and not _is_empty_consumer_group(entry.group):
+            self._store.apply(entry, entry.group.join(request, client, answer))
+            return answer
+        group = self._store.new_classic_group(request.group_id)
+        effects = Effects()
+        if entry is None:
+            entry = self._store.create(group)
+        else:
+            effects.records += entry.group.deletion_records()
+            effects.replacement = group
+        joined = group.join(request, client, answer)
+        if not joined.records:
+            group.persist_empty(joined)
+        effects.follow(joined)
         self._store.apply(entry, effects)
         return answer
 
@@ -124,13 +135,67 @@ class GroupCoordinator:
         )
         return answer
 
+    # ---- consumer protocol (KIP-848) -----------------------------------------------------------------------------
+
+    def consumer_heartbeat(
+        self, request: ConsumerGroupHeartbeatRequest, client: JoiningClient
+    ) -> Deferred[ConsumerGroupHeartbeatResponse]:
+        """ConsumerGroupHeartbeat; the answer comes once what it says would survive a crash."""
+        answer: Deferred[ConsumerGroupHeartbeatResponse] = Deferred()
+        entry = self._store.entries.get(request.group_id)
+        effects = Effects()
+        try:
+            group = self._consumer_group(entry, request, effects)
+            response, beat = group.consumer_heartbeat(request, client)
+        except KafkaError as error:
+            answer.resolve(_failed_heartbeat(error))
+            return answer
+        effects.follow(beat)
+        if entry is None:
+            entry = self._store.create(group)
+        failure = self._store.apply(entry, effects)
+        if failure is not None:
+            answer.resolve(_failed_heartbeat(KafkaError(failure)))
+            return answer
+        self._store.when_durable(
+            entry, lambda error: answer.resolve(_failed_heartbeat(KafkaError(error)) if error else response)
+        )
+        return answer
+
+    def _consumer_group(
+        self, entry: GroupEntry | None, request: ConsumerGroupHeartbeatRequest, effects: Effects
+    ) -> ConsumerGroup:
+        """The group that a heartbeat is for; a joining member may create it, or convert a classic one. Raises KafkaError."""
+        group_id, joins = request.group_id, request.member_epoch == JOINS_EPOCH
+        if entry is not None and isinstance(entry.group, ConsumerGroup):
+            return entry.group
+        if not joins:
+            reason = (
+                f"Consumer group {group_id} not found."
+                if entry is None
+                else f"Group {group_id} is not a consumer group."
+            )
+            raise KafkaError(ErrorCode.GROUP_ID_NOT_FOUND, reason)
+        group = self._store.new_consumer_group(group_id)
+        if entry is None:
+            return group
+        if entry.group.is_empty:
+            effects.records += entry.group.deletion_records()
+            effects.replacement = group
+        elif self._config.group_consumer_migration_policy not in ("bidirectional", "upgrade"):
+            reason = f"Cannot upgrade classic group {group_id} to consumer group because online upgrade is disabled."
+            raise KafkaError(ErrorCode.GROUP_ID_NOT_FOUND, reason)
+        elif isinstance(entry.group, ClassicGroup):
+            upgraded(entry.group, group, effects)
+        return group
+
     # ---- administration ------------------------------------------------------------------------------------------
 
-    def groups(self) -> Iterator[ClassicGroup]:
+    def groups(self) -> Iterator[Group]:
         """Every group, for listing."""
         return (entry.group for entry in self._store.entries.values())
 
-    def group(self, group_id: str) -> ClassicGroup | None:
+    def group(self, group_id: str) -> Group | None:
         """One group, for describing."""
         entry = self._store.entries.get(group_id)
         return entry.group if entry is not None else None
@@ -153,10 +218,10 @@ class GroupCoordinator:
     # ---- topics (broker.topics.TopicObserver) --------------------------------------------------------------------
 
     def topic_created(self, topic: Topic) -> None:
-        """Nothing to do: offsets come with commits."""
+        """Nothing to do: consumer groups compare the topics' revision with the one they have seen."""
 
     def topic_changed(self, topic: Topic) -> None:
-        """Nothing to do: members find new partitions themselves."""
+        """Nothing to do, as above; members of classic groups find new partitions themselves."""
 
     def topic_deleted(self, topic: Topic) -> None:
         """Offsets go with their topic: one of the same name starts without any."""
@@ -174,7 +239,8 @@ class GroupCoordinator:
             return ErrorCode.INVALID_SESSION_TIMEOUT
         if any(map(is_too_long, names)):
             return ErrorCode.INVALID_REQUEST
-        if request.group_id in self._store.entries:
+        entry = self._store.entries.get(request.group_id)
+        if entry is not None and not _is_empty_consumer_group(entry.group):
             return ErrorCode.NONE
         if request.member_id:
             return ErrorCode.UNKNOWN_MEMBER_ID
@@ -206,3 +272,12 @@ def _left(identity: LeaveGroupRequest.MemberIdentity, error: ErrorCode) -> Leave
     return LeaveGroupResponse.MemberResponse(
         member_id=identity.member_id, group_instance_id=identity.group_instance_id, error_code=error
     )
+
+
+def _is_empty_consumer_group(group: Group) -> bool:
+    """One that becomes a classic group as soon as a classic member joins."""
+    return group.type is GroupType.CONSUMER and group.is_empty
+
+
+def _failed_heartbeat(error: KafkaError) -> ConsumerGroupHeartbeatResponse:
+    return ConsumerGroupHeartbeatResponse(error_code=error.code, error_message=error.message or error.code.text)

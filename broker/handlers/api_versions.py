@@ -3,6 +3,7 @@
 import re
 
 from broker.context import RequestContext
+from broker.features import EPOCH, FEATURES
 from broker.registry import APIS, api
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode
@@ -11,9 +12,8 @@ from protocol.messages import ApiVersionsRequest, ApiVersionsResponse
 # KIP-511: names and versions that can be labels of a metric.
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 _SOFTWARE_VERSION = 3
-# Clients ignore finalized features while the epoch is negative. Ours change with the program only.
-_FEATURES_EPOCH = 1
-_SEARCH_FEATURE, _SEARCH_LEVEL = "vector.search", 1
+# Clients of before v4 fail on a feature whose lowest level is 0 (KAFKA-17011).
+_LEVEL_ZERO_FROM = 4
 
 
 @api(ApiKey.API_VERSIONS, versions=(0, 4))
@@ -25,25 +25,25 @@ def handle(context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsR
             return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
         context.connection.client_software_name = name
         context.connection.client_software_version = version
-    response = ApiVersionsResponse(
-        finalized_features_epoch=_FEATURES_EPOCH,
+    return ApiVersionsResponse(
+        finalized_features_epoch=EPOCH,
         api_keys=[
             ApiVersionsResponse.ApiVersion(
                 api_key=entry.key, min_version=entry.advertised_from, max_version=entry.max_version
             )
             for entry in sorted(APIS.values(), key=lambda entry: entry.key)
         ],
-    )
-    if ApiKey.VECTOR_SEARCH in APIS:
-        # Apache may give key 100 away one day; the feature's name says whose it is here.
-        response.supported_features = [
+        supported_features=[
             ApiVersionsResponse.SupportedFeatureKey(
-                name=_SEARCH_FEATURE, min_version=_SEARCH_LEVEL, max_version=_SEARCH_LEVEL
+                name=feature.name, min_version=feature.lowest, max_version=feature.highest
             )
-        ]
-        response.finalized_features = [
+            for feature in FEATURES
+            if feature.lowest or context.api_version >= _LEVEL_ZERO_FROM
+        ],
+        finalized_features=[
             ApiVersionsResponse.FinalizedFeatureKey(
-                name=_SEARCH_FEATURE, min_version_level=_SEARCH_LEVEL, max_version_level=_SEARCH_LEVEL
+                name=feature.name, min_version_level=feature.finalized, max_version_level=feature.finalized
             )
-        ]
-    return response
+            for feature in FEATURES
+        ],
+    )

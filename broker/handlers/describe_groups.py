@@ -23,7 +23,7 @@ def handle(context: RequestContext, request: DescribeGroupsRequest) -> DescribeG
     operations = GROUP_OPERATIONS if request.include_authorized_operations else NOT_ASKED
     return DescribeGroupsResponse(
         groups=[
-            _unknown(context, group_id, operations) if group is None else _describe(group, operations)
+            _describe(group, operations) if isinstance(group, ClassicGroup) else _unknown(context, group_id, operations)
             for group_id in request.groups
             for group in [context.services.groups.group(group_id)]
         ]

@@ -5,8 +5,6 @@ from broker.registry import api
 from protocol.api_keys import ApiKey
 from protocol.messages import ListGroupsRequest, ListGroupsResponse
 
-CLASSIC = "classic"
-
 
 @api(ApiKey.LIST_GROUPS, versions=(0, 5))
 def handle(context: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse:
@@ -14,16 +12,15 @@ def handle(context: RequestContext, request: ListGroupsRequest) -> ListGroupsRes
     states = {state.lower() for state in request.states_filter}
     types = {kind.lower() for kind in request.types_filter}
     response = ListGroupsResponse()
-    if types and CLASSIC not in types:
-        return response
     for group in context.services.groups.groups():
-        if not states or group.state.lower() in states:
+        matches_type = not types or group.type.value in types
+        if matches_type and (not states or group.state_name.lower() in states):
             response.groups.append(
                 ListGroupsResponse.ListedGroup(
                     group_id=group.group_id,
                     protocol_type=group.protocol_type or "",
-                    group_state=group.state.value,
-                    group_type=CLASSIC,
+                    group_state=group.state_name,
+                    group_type=group.type.value,
                 )
             )
     return response

@@ -22,7 +22,7 @@ _Accepted = list[tuple[OffsetCommitResponse.OffsetCommitResponsePartition, str, 
 def handle(
     context: RequestContext, request: OffsetCommitRequest
 ) -> OffsetCommitResponse | Deferred[OffsetCommitResponse]:
-    """Errors: 3 (100), 12, 22 (69), 24, 25, 27, 82 per partition; 16 when the commit cannot be written."""
+    """Errors: 3 (100), 12, 22 (69), 24, 25, 27, 35, 82, 113 per partition; 16 when the commit cannot be written."""
     response = OffsetCommitResponse()
     accepted: _Accepted = []
     for requested in request.topics:

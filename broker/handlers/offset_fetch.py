@@ -1,8 +1,8 @@
 """OffsetFetch (9): v1-7 one group, v8+ many; null topics ask for all (v2+); v9 member and epoch, v10 topic ids.
 
 What was never committed is answered with offset -1 and no error, also for groups, topics and partitions that do not exist.
-The answer waits until what it tells is durable: no client resumes from an offset that a crash would take back. Member id
-and epoch are for KIP-848 groups; a classic group does not look at them.
+The answer waits until what it tells is durable: no client resumes from an offset that a crash would take back.
+Consumer groups (KIP-848) fence members by id and epoch; classic groups do not look at them.
 """
 
 from collections.abc import Iterable
@@ -17,8 +17,10 @@ from protocol.errors import ErrorCode
 from protocol.messages import OffsetFetchRequest, OffsetFetchResponse
 
 BATCHED_FROM = 8
+MEMBER_EPOCHS_FROM = 9
 TOPIC_IDS_FROM = 10
 NO_OFFSET = -1
+NO_EPOCH = -1
 
 _Group = OffsetFetchResponse.OffsetFetchResponseGroup
 _Topics = OffsetFetchResponse.OffsetFetchResponseTopics
@@ -27,8 +29,8 @@ _Partitions = OffsetFetchResponse.OffsetFetchResponsePartitions
 
 @api(ApiKey.OFFSET_FETCH, versions=(1, 10))
 def handle(context: RequestContext, request: OffsetFetchRequest) -> Deferred[OffsetFetchResponse]:
-    """Errors: 100 per partition for an unknown topic id, 88 where an open transaction may change the offset and it is to be
-    stable (v7+); 16 for the group when offsets cannot be made durable."""
+    """Errors: 22, 25, 113 for the group; 100 per partition for an unknown topic id, 88 where an open transaction may change the
+    offset and it is to be stable (v7+); 16 for the group when offsets cannot be made durable."""
     batched = context.api_version >= BATCHED_FROM
     groups = [
         _fetch(context, group, request.require_stable) for group in (request.groups if batched else [_single(request)])
@@ -78,7 +80,12 @@ def _single_response(group: _Group) -> OffsetFetchResponse:
 
 def _fetch(context: RequestContext, group: OffsetFetchRequest.OffsetFetchRequestGroup, stable: bool) -> _Group:
     offsets = context.services.groups.offsets.of_group(group.group_id)
-    answered = _Group(group_id=group.group_id)
+    member_id = None if context.api_version < MEMBER_EPOCHS_FROM else group.member_id
+    member_epoch = NO_EPOCH if context.api_version < MEMBER_EPOCHS_FROM else group.member_epoch
+    error = context.services.groups.offsets.check_fetch(group.group_id, member_id, member_epoch)
+    answered = _Group(group_id=group.group_id, error_code=error)
+    if error:
+        return answered
     by_id, topics = context.api_version >= TOPIC_IDS_FROM, context.services.topics
     if group.topics is None:
         for name in offsets.topics():

@@ -6,6 +6,7 @@ from broker.coordinator.classic_group import ClassicGroup
 from broker.coordinator.effects import Effects, TimerKey
 from broker.coordinator.group_metadata import GroupMetadata
 from broker.coordinator.group_state import Committer, GroupLimits, JoiningClient
+from broker.coordinator.records import GroupRecord
 from broker.deferred import Deferred
 from protocol.messages import (
     JoinGroupRequest,
@@ -37,7 +38,7 @@ class SimulatedGroup:
         """The broker was killed: what was persisted last comes back, parked requests are gone with their connections."""
         self.group, self.timers, self.waiting = self._new_group(), {}, []
         if self.persisted:
-            self.group.restore(self.persisted[-1])
+            self.group.take_up(GroupRecord("g", self.persisted[-1]))
         self.apply(self.group.resume())
 
     def apply(self, effects: Effects) -> None:
@@ -112,7 +113,7 @@ class SimulatedGroup:
 
     def commit_error(self, member_id: str, generation_id: int) -> int:
         """What the group says to a commit."""
-        return int(self.group.check_offset_commit(Committer("g", member_id, None, generation_id, 9)))
+        return int(self.group.check_offset_commit(Committer("g", member_id, None, generation_id, 9), []))
 
     def leave(self, *identities: tuple[str, str | None]) -> list[int]:
         members = [LeaveGroupRequest.MemberIdentity(member_id=m, group_instance_id=i) for m, i in identities]

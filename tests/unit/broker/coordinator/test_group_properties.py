@@ -98,7 +98,7 @@ class GroupMachine(RuleBasedStateMachine):
             record = GroupRecord("g", self.sim.persisted[-1])
             assert decode_record(*encode_record(record)) == record
             restored = ClassicGroup("g", self.sim.limits, time_ms=lambda: 0, new_id=str)
-            restored.restore(record.value)
+            restored.take_up(record)
             assert restored.snapshot() == record.value
 
     @rule()

@@ -6,7 +6,7 @@ from broker.coordinator.classic_group import ClassicGroup
 from broker.coordinator.group_metadata import GroupMetadata, MemberMetadata
 from broker.coordinator.group_state import GroupLimits
 from broker.coordinator.offsets import OffsetTable, expired_offsets
-from broker.coordinator.records import CommittedOffset
+from broker.coordinator.records import CommittedOffset, GroupRecord
 
 RETENTION_MS = 1000
 READS_X = b"\x00\x00\x00\x00\x00\x01\x00\x01x\xff\xff\xff\xff"
@@ -18,7 +18,9 @@ def member(subscription: bytes) -> MemberMetadata:
 
 def group(protocol_type: str | None, *, members=(), state_timestamp_ms=0) -> ClassicGroup:
     restored = ClassicGroup("g", GroupLimits(10, 0), time_ms=lambda: 0, new_id=str)
-    restored.restore(GroupMetadata(1, protocol_type, "range", None, state_timestamp_ms, tuple(members)))
+    restored.take_up(
+        GroupRecord("g", GroupMetadata(1, protocol_type, "range", None, state_timestamp_ms, tuple(members)))
+    )
     return restored
 
 

@@ -102,8 +102,8 @@ def test_own_retention_is_kept() -> None:
 
 
 def test_other_kinds_of_keys_are_left_alone() -> None:
-    """Records of KIP-848 groups and whatever comes later are skipped, not misread."""
-    assert decode_record(b"\x00\x03\x00\x01g", b"\x00\x00") is None
+    """Records of share and streams groups and whatever comes later are skipped, not misread."""
+    assert decode_record(b"\x00\x0b\x00\x01g", b"\x00\x00") is None
     assert decode_record(b"", b"") is None
 
 
