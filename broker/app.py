@@ -31,6 +31,7 @@ from broker.search.service import SearchService
 from broker.security.store import Security
 from broker.services import Services
 from broker.topics import Topics
+from broker.transactions.coordinator import TransactionCoordinator
 from broker.usual_produce import usual_produces
 from storage.clock import SystemClock
 from storage.config import StorageConfig
@@ -78,7 +79,7 @@ class Broker:
         self._descriptors = claim(self.config.max_connections)
         async with contextlib.AsyncExitStack() as undo:
             services = self.services = self._open_storage(undo)
-            self._start_groups(services, undo)
+            self._start_coordinators(services, undo)
             self._start_search(services, undo)
             await self._listen(services, undo)
             await self._start_http(services, undo)
@@ -122,12 +123,23 @@ class Broker:
             node_id=config.node_id,
         )
 
-    def _start_groups(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
+    def _start_coordinators(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
         services.groups = GroupCoordinator(
             services.config, services.clock, services.topics, services.logs, services.scheduler
         )
         services.groups.start()
         undo.callback(services.groups.stop)
+        services.transactions = TransactionCoordinator(
+            services.config,
+            services.clock,
+            services.topics,
+            services.logs,
+            services.scheduler,
+            services.producer_ids,
+            services.groups.offsets,
+        )
+        services.transactions.start()
+        undo.callback(services.transactions.stop)
 
     def _start_search(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
         services.search = SearchService(services.config, services.topics, services.logs, services.clock)
@@ -214,6 +226,7 @@ class Broker:
         if self._rpc is not None:
             await self._rpc.close()
         self.services.groups.stop()
+        self.services.transactions.stop()
         await self.services.search.stop()
 
 

@@ -64,9 +64,6 @@ def check_batch(
         raise RequestRefused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
     batch = parse_produced(records, version=context.api_version, max_message_bytes=config.max_message_bytes)
     assert records is not None
-    if transactional and batch.producer_id >= 0:
-        # Without a transaction that the coordinator knows; transactions are not supported yet.
-        raise KafkaError(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
     if batch.size > config.segment_bytes:
         raise KafkaError(ErrorCode.RECORD_LIST_TOO_LARGE)
     _check_times(config, batch, records, now_ms)

@@ -85,6 +85,9 @@ class Config(BaseModel):
     offsets_retention_minutes: int = Field(10_080, ge=1)
     offsets_retention_check_interval_ms: int = Field(600_000, ge=1)
     offsets_topic_num_partitions: int = Field(50, ge=1)
+    transaction_max_timeout_ms: int = Field(900_000, ge=1)
+    transaction_state_log_num_partitions: int = Field(50, ge=1)
+    transactional_id_expiration_ms: int = Field(7 * 24 * 3_600_000, ge=1)
 
     storage_sync: Literal["always", "interval", "os"] = "always"
     # Not `storage.sync.interval.ms`: in TOML a key cannot be a value and a table.

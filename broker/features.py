@@ -14,6 +14,7 @@ class Feature(NamedTuple):
 
 FEATURES = (
     Feature("group.version", 0, 1, 1),
+    Feature("transaction.version", 0, 2, 2),
     # Apache may give key 100 away one day; the feature's name says whose it is here.
     Feature("vector.search", 1, 1, 1),
 )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from broker.search.service import SearchService
     from broker.security.store import Security
     from broker.topics import Topics
+    from broker.transactions.coordinator import TransactionCoordinator
     from storage.log_manager import LogManager
 
 
@@ -42,6 +43,7 @@ class Services:
     """As in `listeners`: NAME://HOST:PORT,…"""
     advertised_listeners: str = ""
     groups: "GroupCoordinator" = field(init=False)
+    transactions: "TransactionCoordinator" = field(init=False)
     search: "SearchService" = field(init=False)
     refusals: BoundedLog = field(init=False)
 

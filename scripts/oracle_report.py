@@ -18,8 +18,8 @@ from types import ModuleType
 FINDINGS = Path(__file__).resolve().parents[1] / "tests" / "compat" / "FINDINGS.md"
 DIFFERENCES_SHOWN_MAX = 3
 TEXT_CHARACTERS_MAX = 160
-# Transactions, quotas, SCRAM, ACLs, the quorum and features belong to later issues: no part of the default.
-LATER = re.compile("txn|client_quotas|scram_|acls_|describe_quorum|update_features|describe_producers")
+# Quotas, SCRAM, ACLs, the quorum and features belong to later issues: no part of the default.
+LATER = re.compile("client_quotas|scram_|acls_|describe_quorum|update_features")
 
 
 @dataclass

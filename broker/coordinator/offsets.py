@@ -71,6 +71,11 @@ class OffsetTable:
                 offsets[topic, partition] = None
 
 
+def metadata_fits(metadata: str | None, characters_max: int) -> bool:
+    """Whether the note that comes with an offset may be stored: Kafka counts UTF-16 units against a limit that it calls bytes."""
+    return len((metadata or "").encode("utf-16-le", "surrogatepass")) // 2 <= characters_max
+
+
 def expired_offsets(group: Group, offsets: OffsetTable, *, now_ms: int, retention_ms: int) -> list[tuple[str, int]]:
     """The (topic, partition) pairs whose retention (`offsets.retention.minutes`, KIP-211) is over.
 

@@ -14,8 +14,9 @@ BATCHED_FROM = 4
 def handle(context: RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse:
     """Share groups (key type 2) are not offered: INVALID_REQUEST, as for a type that does not exist."""
     known = request.key_type in (GROUP, TRANSACTION)
-    if known and request.key_type == GROUP:
-        context.services.groups.ensure_ready()
+    if known:
+        coordinator = context.services.groups if request.key_type == GROUP else context.services.transactions
+        coordinator.ensure_ready()
     error = ErrorCode.NONE if known else ErrorCode.INVALID_REQUEST
     node_id = context.services.node_id if known else -1
     host, port = context.connection.advertised if known else ("", -1)

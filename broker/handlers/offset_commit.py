@@ -5,6 +5,7 @@ Each partition is checked for itself (topic, partition, size of the metadata); w
 
 from broker.context import RequestContext
 from broker.coordinator.group_state import Committer
+from broker.coordinator.offsets import metadata_fits
 from broker.coordinator.records import CommittedOffset
 from broker.deferred import Deferred
 from broker.registry import api
@@ -77,10 +78,8 @@ def _check_partition(
 ) -> ErrorCode:
     if not 0 <= partition.partition_index < len(topic.partitions):
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-    # Kafka counts Java characters, that is UTF-16 units, against a limit that it calls bytes.
-    units = len((partition.committed_metadata or "").encode("utf-16-le", "surrogatepass")) // 2
-    too_large = units > context.services.config.offset_metadata_max_bytes
-    return ErrorCode.OFFSET_METADATA_TOO_LARGE if too_large else ErrorCode.NONE
+    fits = metadata_fits(partition.committed_metadata, context.services.config.offset_metadata_max_bytes)
+    return ErrorCode.NONE if fits else ErrorCode.OFFSET_METADATA_TOO_LARGE
 
 
 def _committed(

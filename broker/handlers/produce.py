@@ -8,6 +8,7 @@ from broker.deferred import Deferred
 from broker.recompression import recompressed
 from broker.registry import api
 from broker.topics import Topic
+from broker.transactions.entry import NotInTransaction, enter_transaction
 from protocol.api_keys import ApiKey
 from protocol.compression import Compression
 from protocol.errors import ErrorCode, KafkaError
@@ -151,6 +152,8 @@ class _Produce(Deferred[ProduceResponse | None]):
         if len(records) != batch.size:
             records = records[: batch.size]
         try:
+            if batch.transactional and batch.producer_id >= 0:
+                enter_transaction(self._context, self._request.transactional_id or "", log, batch)
             result = log.append(records, [batch], now_ms=self._now_ms)
         except KafkaError as error:
             return self._refused(data, log, error)
@@ -173,7 +176,9 @@ class _Produce(Deferred[ProduceResponse | None]):
             place = {"client": self._context.client_host, "topic": log and log.topic, "partition": data.index}
             services.refusals.warning("batch refused", **place, error=str(error))
         answer = PartitionAnswer(index=data.index, error_code=error.code, base_offset=-1, error_message=message)
-        if log is not None and error.code not in _BEFORE_LOG and _is_one_batch(data.records):
+        if isinstance(error, NotInTransaction):
+            answer.error_message = error.message if error.code is ErrorCode.INVALID_TXN_STATE else None
+        elif log is not None and error.code not in _BEFORE_LOG and _is_one_batch(data.records):
             answer.log_start_offset = log.log_start_offset
         if isinstance(error, InvalidRecords):
             answer.error_message = error.message
