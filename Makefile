@@ -79,4 +79,4 @@ wheel: $(READY) ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
 clean: ## remove what was built or installed here (not ./data)
-	rm -rf $(VENV) .models dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .compat .models dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

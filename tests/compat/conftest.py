@@ -1,16 +1,72 @@
-"""One Senselog for all clients, and an Apache Kafka beside it for what the Java tools print."""
+"""One Senselog for all clients, an Apache Kafka beside it for what the Java tools print, and the table of what each client did."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.broker_process import ROOT, BrokerProcess, free_port
+from protocol.messages import ApiVersionsRequest
+from tests.broker_process import BrokerProcess, free_port
+from tests.compat import table
+from tests.compat.driver import Driver, running
+from tests.compat.roster import CLIENTS, KAFKA, Client
+from tests.integration.raw import RawConnection
 
-KAFKA = Path(os.environ.get("KAFKA_LAUNCHER", ROOT.parent / "shared" / "kafka" / "kafka"))
+EVENTUALLY_S = 60
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--table", type=Path, help="write clients x capabilities here")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "capability(name, apis=()): a row of the table; {} in the name are parameters, apis what it needs"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "client" in metafunc.fixturenames:
+        metafunc.parametrize("client", CLIENTS, ids=lambda client: client.name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    if item.get_closest_marker("capability"):
+        table.note(_capability(item), item.callspec.params["client"].name, report)  # type: ignore[attr-defined]
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if path := session.config.getoption("--table"):
+        table.write(path)
+
+
+def _capability(item: Any) -> str:
+    return str(item.get_closest_marker("capability").args[0].format(**item.callspec.params))
+
+
+@pytest.fixture(autouse=True)
+def _possible(request: pytest.FixtureRequest) -> None:
+    """Skips, with the reason, what the client cannot do, what the broker cannot yet, and a client that is not here."""
+    mark = request.node.get_closest_marker("capability")
+    if mark is None:
+        return
+    client, capability = request.getfixturevalue("client"), _capability(request.node)
+    if capability in client.cannot:
+        pytest.skip(f"{table.CANNOT}: {client.cannot[capability]}")
+    if missing := client.missing():
+        pytest.skip(f"{table.ABSENT}: {missing}")
+    if lacking := sorted(set(mark.kwargs.get("apis", ())) - request.getfixturevalue("advertised")):
+        pytest.skip(f"{table.NOT_YET}: the broker does not advertise API {', '.join(map(str, lacking))}")
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +76,58 @@ def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     broker.start()
     yield broker.bootstrap
     assert broker.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def advertised(bootstrap: str) -> set[int]:
+    """The keys of the APIs that the broker advertises."""
+    with RawConnection(bootstrap) as connection:
+        answer = connection.call(18, 0, ApiVersionsRequest())
+    return {api.api_key for api in answer.api_keys}
+
+
+@pytest.fixture
+def start(client: Client, bootstrap: str) -> Iterator[Callable[[], Driver]]:
+    """Starts processes of the client, connected to the broker; killed at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start() -> Driver:
+            driver = stack.enter_context(running(client.command, client.environment))
+            driver.connect(bootstrap=bootstrap, security={})
+            return driver
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def house(bootstrap: str) -> Iterator[Driver]:
+    """A client that prepares and checks what the test is not about."""
+    client = next(client for client in CLIENTS if client.name == "confluent-kafka 2.16.1")
+    with running(client.command, client.environment) as driver:
+        driver.connect(bootstrap=bootstrap, security={})
+        driver.producer(name="house")
+        yield driver
+
+
+@pytest.fixture
+def topic(house: Driver) -> str:
+    """A new topic of one partition."""
+    name = fresh("compat")
+    house.create_topic(topic=name, partitions=1)
+    return name
+
+
+def fresh(name: str) -> str:
+    """A topic, group or transactional id nobody has used."""
+    return f"{name}-{uuid.uuid4().hex[:8]}"
+
+
+def eventually(what: str, condition: Callable[[], Any], timeout_s: float = EVENTUALLY_S) -> None:
+    """Waits for a condition; fails naming it."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
