@@ -49,7 +49,9 @@ run_librdkafka() {
     echo "Building librdkafka's tests …"
     (cd "$checkout" && ./configure --disable-curl --disable-sasl && make libs && make -C tests build) > "$logs/build.log" 2>&1
   fi
-  start_broker num.partitions=4 group.initial.rebalance.delay.ms=100 # as trivup, its own launcher, sets up a Kafka
+  # As trivup, its own launcher, sets up a Kafka.
+  start_broker num.partitions=4 group.initial.rebalance.delay.ms=100 allow.everyone.if.no.acl.found=true \
+    authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
   echo "bootstrap.servers=$bootstrap" > "$logs/test.conf"
   export BROKERS="$bootstrap" LD_LIBRARY_PATH="$checkout/src:$checkout/src-cpp" RDKAFKA_TEST_CONF="$logs/test.conf" TEST_KAFKA_VERSION="${TEST_KAFKA_VERSION:-4.0.0}"
   [ -n "${KAFKA_LAUNCHER:-}" ] && KAFKA_PATH="$(kafka_home)" && export KAFKA_PATH

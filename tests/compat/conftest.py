@@ -20,6 +20,8 @@ from tests.compat.roster import CLIENTS, KAFKA, Client
 from tests.integration.raw import RawConnection
 
 EVENTUALLY_S = 60
+# The client that prepares and checks what a test is not about.
+HOUSE = next(client for client in CLIENTS if client.name == "confluent-kafka 2.16.1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -102,8 +104,7 @@ def start(client: Client, bootstrap: str) -> Iterator[Callable[[], Driver]]:
 @pytest.fixture(scope="session")
 def house(bootstrap: str) -> Iterator[Driver]:
     """A client that prepares and checks what the test is not about."""
-    client = next(client for client in CLIENTS if client.name == "confluent-kafka 2.16.1")
-    with running(client.command, client.environment) as driver:
+    with running(HOUSE.command, HOUSE.environment) as driver:
         driver.connect(bootstrap=bootstrap, security={})
         driver.producer(name="house")
         yield driver

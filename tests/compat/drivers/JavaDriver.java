@@ -86,7 +86,7 @@ public class JavaDriver {
                 return get(admin().deleteRecords(Map.of(place, RecordsToDelete.beforeOffset(request.get("before").asLong())))
                     .lowWatermarks().get(place)).lowWatermark();
             case "acls": return acls(topic, request.get("principal").asText());
-            case "scram_user": return scramUser(request.get("user").asText(), request.get("password").asText());
+            case "scram_user": return scramUser(request.get("user").asText(), request.get("password").asText(), request.get("mechanism").asText());
             default: throw new UnsupportedOperationException(request.get("op").asText());
         }
     }
@@ -311,9 +311,9 @@ public class JavaDriver {
         return List.of(1, listed, get(admin().deleteAcls(List.of(rule.toFilter())).all()).size());
     }
 
-    /** Gives a user SCRAM-SHA-256 credentials; the mechanisms that the broker then lists. */
-    static Object scramUser(String user, String password) throws Exception {
-        ScramCredentialInfo info = new ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096);
+    /** Gives a user credentials; the mechanisms that the broker then lists. */
+    static Object scramUser(String user, String password, String mechanism) throws Exception {
+        ScramCredentialInfo info = new ScramCredentialInfo(ScramMechanism.fromMechanismName(mechanism), 4096);
         get(admin().alterUserScramCredentials(List.of(new UserScramCredentialUpsertion(user, info, password))).all());
         return get(admin().describeUserScramCredentials(List.of(user)).description(user)).credentialInfos().stream()
             .map(entry -> entry.mechanism().name()).toList();

@@ -196,14 +196,19 @@ class Confluent(Driver):
         [deleted] = settled(self.admin().delete_acls([rule(admin.AclBindingFilter)])).values()
         return [len(created), len(listed), len(deleted)]
 
-    def scram_user(self, user: str, password: str) -> list[str]:
-        """Gives a user SCRAM-SHA-256 credentials; the mechanisms that the broker then lists."""
-        info = admin.ScramCredentialInfo(admin.ScramMechanism.SCRAM_SHA_256, 4096)
-        settled(
-            self.admin().alter_user_scram_credentials(
-                [admin.UserScramCredentialUpsertion(user, info, password.encode())]
-            )
-        )
+    def allow(self, principal: str, topic: str) -> None:
+        """Lets somebody do everything with a topic, in any group."""
+        kinds = ((admin.ResourceType.TOPIC, topic), (admin.ResourceType.GROUP, "*"))
+        everything = (admin.AclOperation.ALL, admin.AclPermissionType.ALLOW)
+        literal = admin.ResourcePatternType.LITERAL
+        rules = [admin.AclBinding(kind, name, literal, principal, "*", *everything) for kind, name in kinds]
+        settled(self.admin().create_acls(rules))
+
+    def scram_user(self, user: str, password: str, mechanism: str) -> list[str]:
+        """Gives a user credentials; the mechanisms that the broker then lists."""
+        info = admin.ScramCredentialInfo(admin.ScramMechanism[mechanism.replace("-", "_")], 4096)
+        wanted = admin.UserScramCredentialUpsertion(user, info, password.encode())
+        settled(self.admin().alter_user_scram_credentials([wanted]))
         [described] = settled(self.admin().describe_user_scram_credentials([user])).values()
         return [entry.mechanism.name for entry in described.scram_credential_infos]
 

@@ -228,11 +228,10 @@ class KafkaPython(Driver):
         [(_, deleted, _)] = client.delete_acls([matching])
         return [len(created), len(listed), len(deleted)]
 
-    def scram_user(self, user: str, password: str) -> list[str]:
-        """Gives a user SCRAM-SHA-256 credentials; the mechanisms that the broker then lists."""
-        upsertion = admin.UserScramCredentialUpsertion(
-            user, admin.ScramMechanism.SCRAM_SHA_256, password.encode(), 4096
-        )
+    def scram_user(self, user: str, password: str, mechanism: str) -> list[str]:
+        """Gives a user credentials; the mechanisms that the broker then lists."""
+        kind = admin.ScramMechanism[mechanism.replace("-", "_")]
+        upsertion = admin.UserScramCredentialUpsertion(user, kind, password.encode(), 4096)
         if failed := self.admin().alter_user_scram_credentials([upsertion])[user]:
             raise RuntimeError(failed)
         described = self.admin().describe_user_scram_credentials([user])[user]
