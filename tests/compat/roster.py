@@ -70,6 +70,10 @@ CLIENTS = (
             **NO_CONSUMER_PROTOCOL,
             **NO_SCRAM_USERS,
             "SASL/OAUTHBEARER": "takes no ready token",
+            **dict.fromkeys(
+                ("SASL/SCRAM-SHA-256", "SASL/SCRAM-SHA-512"),
+                "librdkafka before 2.6.1 repeats the client's nonce, which Kafka, too, refuses since 3.8.1",
+            ),
         },
     ),
     _python("confluent-kafka 2.10.1", "confluent.py", {}),
