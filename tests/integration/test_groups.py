@@ -37,22 +37,21 @@ def own_broker(tmp_path: Path) -> Iterator[BrokerProcess]:
 
 
 class Consumer:
-    """A confluent-kafka member that notes what happens to it."""
+    """A confluent-kafka member that notes what happens to it; a setting of None takes it out."""
 
     def __init__(self, bootstrap: str, topic: str, group: str, **settings: object) -> None:
         self.events: list[tuple[str, list[int]]] = []
-        self.client = confluent_kafka.Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": group,
-                "session.timeout.ms": 10_000,
-                "heartbeat.interval.ms": 200,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "log_level": 0,
-                **{name.replace("_", "."): value for name, value in settings.items()},
-            }
-        )
+        chosen = {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "session.timeout.ms": 10_000,
+            "heartbeat.interval.ms": 200,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "log_level": 0,
+            **{name.replace("_", "."): value for name, value in settings.items()},
+        }
+        self.client = confluent_kafka.Consumer({name: value for name, value in chosen.items() if value is not None})
         self.client.subscribe(
             [topic], on_assign=self._note("assigned"), on_revoke=self._note("revoked"), on_lost=self._note("lost")
         )
