@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 
 class ConfigError(Exception):
@@ -77,7 +77,9 @@ class Config(BaseModel):
     group_consumer_heartbeat_interval_ms: int = Field(5000, ge=1)
     group_consumer_min_heartbeat_interval_ms: int = Field(5000, ge=1)
     group_consumer_max_heartbeat_interval_ms: int = Field(15_000, ge=1)
-    group_consumer_assignment_interval_ms: int = Field(1000, ge=0, le=15_000)
+    group_consumer_assignment_interval_ms: int = Field(1000, ge=0)
+    group_consumer_min_assignment_interval_ms: int = Field(0, ge=0)
+    group_consumer_max_assignment_interval_ms: int = Field(15_000, ge=0)
     group_consumer_max_size: int = Field(2**31 - 1, ge=1)
     group_consumer_assignors: list[Literal["uniform", "range"]] = Field(["uniform", "range"], min_length=1)
     group_consumer_migration_policy: Literal["bidirectional", "upgrade", "downgrade", "disabled"] = "bidirectional"
@@ -111,6 +113,17 @@ class Config(BaseModel):
     vector_openai_api_key_file: Path | None = Field(None, description="holds the key; default: $OPENAI_API_KEY")
     vector_openai_timeout_ms: int = Field(30_000, ge=1)
 
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        for key in ("session_timeout_ms", "heartbeat_interval_ms", "assignment_interval_ms"):
+            low, value, high = (getattr(self, f"group_consumer_{bound}{key}") for bound in ("min_", "", "max_"))
+            if not low <= value <= high:
+                name = _dotted(key)
+                raise ValueError(
+                    f"group.consumer.{name} must be between group.consumer.min.{name} and group.consumer.max.{name}"
+                )
+        return self
+
     @classmethod
     def load(cls, file: Path | None = None, settings: Iterable[str] = (), **overrides: Any) -> Self:
         """Merges, weakest first: a TOML file, attributes given by flags (None: not given), `key=value` settings.
@@ -133,6 +146,8 @@ class Config(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
+            if not key:  # several together
+                raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
             raise ConfigError(f"{key}: {first['msg']} (got {first['input']!r})") from None
 
 

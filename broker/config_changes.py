@@ -6,7 +6,7 @@ from enum import IntEnum
 from broker.broker_config import LOGGER_LEVELS, ROOT_LOGGER, ROOT_LOGGER_LEVEL, broker_keys
 from broker.broker_defaults import ALL_BROKERS
 from broker.config_definition import ConfigDefinition, ConfigResource, ConfigType
-from broker.resource_config import CLIENT_METRICS_KEYS, GROUP_KEYS
+from broker.resource_config import CLIENT_METRICS_KEYS, GROUP_KEYS, check_group_value
 from broker.services import Services
 from broker.topic_config import TOPIC_KEYS, validate_topic_configs
 from broker.topic_rules import check_name
@@ -122,7 +122,7 @@ def _apply(
     _CHECK_NAME[kind](services, name)
     current = topics.resource_configs(kind).get(name, {})
     overrides = change(current)
-    _CHECK_VALUES[kind](overrides, current)
+    _CHECK_VALUES[kind](services, overrides, current)
     if not validate_only and overrides != current:
         topics.set_resource_configs(kind, name, overrides)
 
@@ -140,7 +140,7 @@ def _check_broker(services: Services, name: str) -> None:
         raise KafkaError(ErrorCode.INVALID_REQUEST, reason)
 
 
-def _check_broker_values(overrides: Mapping[str, str], current: Mapping[str, str]) -> None:
+def _check_broker_values(_: Services, overrides: Mapping[str, str], current: Mapping[str, str]) -> None:
     """Keys unknown to Kafka are kept, as Kafka does: plug-ins read them. Those known but not dynamic are refused."""
     known = {
         key: broker_keys()[key] for key in overrides if key in broker_keys() and overrides[key] != current.get(key)
@@ -162,12 +162,12 @@ def _check_group(_: Services, name: str) -> None:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "Default group resources are not allowed.")
 
 
-def _check_group_values(overrides: Mapping[str, str], _: Mapping[str, str]) -> None:
+def _check_group_values(services: Services, overrides: Mapping[str, str], _: Mapping[str, str]) -> None:
     for key in overrides:
         if key not in GROUP_KEYS:
             raise KafkaError(ErrorCode.INVALID_CONFIG, f"Unknown group config name: {key}")
     for key, value in overrides.items():
-        GROUP_KEYS[key].parse(value)
+        check_group_value(key, value, services.config)
 
 
 def _check_client_metrics(_: Services, name: str) -> None:
@@ -175,7 +175,7 @@ def _check_client_metrics(_: Services, name: str) -> None:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "Subscription name can't be empty")
 
 
-def _check_client_metrics_values(overrides: Mapping[str, str], _: Mapping[str, str]) -> None:
+def _check_client_metrics_values(_: Services, overrides: Mapping[str, str], current: Mapping[str, str]) -> None:  # noqa: ARG001
     for key in overrides:
         if key not in CLIENT_METRICS_KEYS:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unknown client metrics configuration: {key}")

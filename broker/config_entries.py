@@ -87,12 +87,12 @@ def logger_entries() -> list[ConfigEntry]:
     return [ConfigEntry(definition, ROOT_LOGGER_LEVEL, ConfigSource.DYNAMIC_BROKER_LOGGER, ())]
 
 
-def group_entries(configs: Mapping[str, str]) -> list[ConfigEntry]:
+def group_entries(configs: Mapping[str, str], broker: BrokerDefaults) -> list[ConfigEntry]:
     """Every group key for a group with these overrides."""
     entries = []
     for name, definition in GROUP_KEYS.items():
-        value, source = definition.default, ConfigSource.DEFAULT
-        synonyms: tuple[Synonym, ...] = (Synonym(definition.broker_key or name, value, source),)
+        synonyms = _broker_synonyms(definition, broker)
+        value, source = synonyms[0].value, synonyms[0].source
         if name in configs:
             value, source = definition.canonical(configs[name]), ConfigSource.GROUP
             synonyms = (Synonym(name, value, source), *synonyms)

@@ -4,9 +4,11 @@ Groups: those of the protocols that the coordinator may speak (KIP-848). Client 
 telemetry is ever asked for: keys 71 and 72 are not advertised.
 """
 
+import operator
 import re
 from collections.abc import Mapping
 
+from broker.config import Config
 from broker.config_definition import Check, ConfigDefinition, ConfigType, Value, at_least, one_of
 from protocol.errors import ErrorCode, KafkaError
 
@@ -14,24 +16,22 @@ _MATCH = re.compile(r"client_(instance_id|id|software_name|software_version|sour
 _INTERVAL_LIMITS_MS = (100, 3_600_000)
 
 
-def _session_timeout(name: str, value: Value) -> None:
+# Keys whose values the broker bounds: by `group.consumer.min…` and `group.consumer.max…`.
+_BOUNDED = ("consumer.assignment.interval.ms", "consumer.heartbeat.interval.ms", "consumer.session.timeout.ms")
+
+
+def check_group_value(key: str, text: str, config: Config) -> None:
+    """Raises KafkaError INVALID_CONFIG for a value that is none, or outside the broker's bounds."""
+    value = GROUP_KEYS[key].parse(text)
+    if key not in _BOUNDED:
+        return
     assert isinstance(value, int)
-    _limits("consumer", value, name, 45_000, 60_000)
-
-
-def _heartbeat_interval(name: str, value: Value) -> None:
-    assert isinstance(value, int)
-    _limits("consumer", value, name, 5_000, 15_000)
-
-
-def _limits(protocol: str, value: int, name: str, minimum: int, maximum: int) -> None:
-    suffix = name.removeprefix(f"{protocol}.")
-    if value < minimum:
-        reason = f"{name} must be greater than or equal to group.{protocol}.min.{suffix}"
-        raise KafkaError(ErrorCode.INVALID_CONFIG, reason)
-    if value > maximum:
-        reason = f"{name} must be less than or equal to group.{protocol}.max.{suffix}"
-        raise KafkaError(ErrorCode.INVALID_CONFIG, reason)
+    suffix = key.removeprefix("consumer.")
+    for bound, wrong, relation in (("min", operator.lt, "greater"), ("max", operator.gt, "less")):
+        limit = getattr(config, f"group_consumer_{bound}_{suffix.replace('.', '_')}")
+        if wrong(value, limit):
+            reason = f"{key} must be {relation} than or equal to group.consumer.{bound}.{suffix}"
+            raise KafkaError(ErrorCode.INVALID_CONFIG, reason)
 
 
 def _interval(name: str, value: Value) -> None:
@@ -57,10 +57,8 @@ def _group_key(name: str, default: int, documentation: str, check: Check | None 
 
 GROUP_KEYS = _table(
     _group_key("consumer.assignment.interval.ms", 1000, "The interval between assignments of a consumer group."),
-    _group_key("consumer.heartbeat.interval.ms", 5000, "The heartbeat interval given to members.", _heartbeat_interval),
-    _group_key(
-        "consumer.session.timeout.ms", 45000, "The time after which a silent member is removed.", _session_timeout
-    ),
+    _group_key("consumer.heartbeat.interval.ms", 5000, "The heartbeat interval given to members."),
+    _group_key("consumer.session.timeout.ms", 45000, "The time after which a silent member is removed."),
     _group_key("share.assignment.interval.ms", 1000, "The interval between assignments of a share group."),
     ConfigDefinition(
         "share.auto.offset.reset",

@@ -83,7 +83,7 @@ def _entries(services: Services, kind: int, name: str) -> list[ConfigEntry]:
     if kind == ConfigResource.GROUP:
         if not name:
             raise KafkaError(ErrorCode.INVALID_REQUEST, "Group name must not be empty")
-        return group_entries(topics.resource_configs(ConfigResource.GROUP).get(name, {}))
+        return group_entries(topics.resource_configs(ConfigResource.GROUP).get(name, {}), topics.broker_defaults)
     if kind == ConfigResource.CLIENT_METRICS:
         if not name:
             raise KafkaError(ErrorCode.INVALID_REQUEST, "Client metrics subscription name must not be empty")

@@ -157,3 +157,33 @@ def test_performance_tools(kafka_tool: Tool, bootstrap: str, name: str, compress
     consumed = [line.split(",") for line in read.stdout.splitlines() if line[:2] == "20"]
     assert consumed, read.stderr
     assert int(float(consumed[-1][4])) == RECORDS
+
+
+def test_consumer_protocol(both: Callable[..., str], name: str) -> None:
+    """The consumer group protocol (KIP-848): console-consumer, verifiable-consumer, and what the group tools say of it."""
+    lines = "".join(f"line {number}\n" for number in range(30))
+    both("topics", "--create", "--topic", name, "--partitions", "1", names=(name,))
+    both("console-producer", "--topic", name, names=(name,), stdin=lines)
+    new = ("--consumer-property", "group.protocol=consumer")
+    read = ("--from-beginning", "--max-messages", "30", "--group", name, *new)
+    assert "line 29" in both("console-consumer", "--topic", name, *read, names=(name,))
+    both("console-producer", "--topic", name, names=(name,), stdin=lines)
+    verifiable = ("--group-id", name, "--group-protocol", "consumer", "--max-messages", "30")
+    assert '"minOffset":30,"maxOffset":59' in both("verifiable-consumer", "--topic", name, *verifiable, names=(name,))
+    group = ("--group", name)
+    for options in ((), ("--verbose",), ("--state",), ("--state", "--verbose"), ("--members", "--verbose")):
+        both("consumer-groups", "--describe", *group, *options, names=(name,))
+    for options in (("--state",), ("--type", "consumer"), ("--state", "Empty"), ("--type", "classic")):
+        both("consumer-groups", "--list", *options, names=(name,), ordered=False)
+    for options in ((), ("--consumer",), ("--group-type", "consumer")):
+        both("groups", "--list", *options, names=(name,), ordered=False)
+    reset = ("--reset-offsets", *group, "--topic", name, "--to-earliest", "--execute")
+    both("consumer-groups", *reset, names=(name,))
+    both("consumer-groups", "--describe", *group, names=(name,))
+    both("consumer-groups", "--delete-offsets", *group, "--topic", name, names=(name,))
+    both("consumer-groups", "--delete", *group, names=(name,))
+    both("consumer-groups", "--describe", *group, "--members", names=(name,))  # refused: it is gone
+    entity = ("--entity-type", "groups", "--entity-name", name)
+    both("configs", *entity, "--alter", "--add-config", "consumer.session.timeout.ms=50000", names=(name,))
+    both("configs", *entity, "--describe", names=(name,), ordered=False)
+    both("configs", *entity, "--alter", "--add-config", "consumer.session.timeout.ms=500", names=(name,))

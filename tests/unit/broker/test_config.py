@@ -51,3 +51,13 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
 def test_bad_addresses(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_address(text)
+
+
+def test_the_bounds_of_consumer_groups_hold() -> None:
+    """group.consumer.session.timeout.ms and the like lie between their own bounds; the message names all three."""
+    with pytest.raises(
+        ConfigError, match=r"^group.consumer.session.timeout.ms must be between group.consumer.min.session"
+    ):
+        Config.load(settings=["group.consumer.session.timeout.ms=10"])
+    settings = ["group.consumer.session.timeout.ms=6000", "group.consumer.min.session.timeout.ms=6000"]
+    assert Config.load(settings=settings).group_consumer_session_timeout_ms == 6000

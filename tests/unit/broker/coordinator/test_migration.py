@@ -2,6 +2,7 @@
 
 import pytest
 
+from broker.config_definition import ConfigResource
 from broker.coordinator.broker_view import BrokerTopics
 from broker.coordinator.embedded_protocol import read_assignment
 from broker.coordinator.group_state import GroupType, JoiningClient
@@ -235,3 +236,17 @@ def test_a_refused_write_leaves_the_group(worlds) -> None:
     assert world.groups.group("g").type is GroupType.CLASSIC
     assert classic.heartbeat() == 0
     assert Modern(world, "modern").beat().error_code == 0
+
+
+def test_a_group_has_its_own_configs(worlds) -> None:
+    """consumer.session.timeout.ms and consumer.heartbeat.interval.ms of a GROUP resource act at once, and only there."""
+    world = worlds[0]
+    modern = Modern(world, "modern")
+    assert modern.beat().heartbeat_interval_ms == 5000
+    own = {"consumer.heartbeat.interval.ms": "7000", "consumer.session.timeout.ms": "50000"}
+    world.topics.set_resource_configs(ConfigResource.GROUP, "g", own)
+    assert modern.beat().heartbeat_interval_ms == 7000
+    world.pass_time(49_999)
+    assert modern.beat().error_code == 0
+    world.pass_time(50_001)
+    assert modern.beat().error_code == ErrorCode.UNKNOWN_MEMBER_ID
