@@ -8,6 +8,7 @@ import math
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from broker.read_ahead import ReadAhead
 from broker.registry import load_handlers
 from broker.search.metrics import SearchCollector
 from broker.search.service import SearchService
-from broker.security.store import Security
+from broker.security.security import Security
 from broker.services import Services
 from broker.topics import Topics
 from broker.transactions.coordinator import TransactionCoordinator
@@ -149,7 +150,9 @@ class Broker:
 
     async def _listen(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
         config, loop = self.config, asyncio.get_running_loop()
-        self._dispatcher = Dispatcher(services, load_handlers(), loop, usual_produces(services))
+        self._dispatcher = Dispatcher(
+            services, load_handlers(), loop, usual_produces(services), services.security.quotas
+        )
         self._listener = KafkaListener(
             loop,
             services.logs.commit,
@@ -157,6 +160,7 @@ class Broker:
             frame_bytes_max=config.socket_request_max_bytes,
             connections_max=self._descriptors.connections,
             idle_ms=config.connections_max_idle_ms,
+            connection_wait_s=partial(_connection_wait_s, services),
         )
         undo.push_async_callback(self._listener.stop)
         entrances = Entrances(services, self._dispatcher)
@@ -243,6 +247,11 @@ def _storage_config(config: Config, open_files_max: int) -> StorageConfig:
         cleaner_buffer_bytes=config.log_cleaner_dedupe_buffer_size,
         cleaner_bytes_per_second=config.log_cleaner_io_max_bytes_per_second or math.inf,
     )
+
+
+def _connection_wait_s(services: Services, host: str) -> float:
+    quotas = services.security.quotas
+    return quotas.connection_wait_s(host, services.clock.monotonic()) if quotas.limits_connections else 0.0
 
 
 def serve(config: Config) -> int:

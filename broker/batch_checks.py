@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 
 from broker.context import RequestContext
+from broker.operations import Operation
 from broker.record_checks import record_times
 from broker.topics import Topic
 from protocol.crc import crc32c
@@ -43,6 +44,23 @@ class RequestRefused(KafkaError):
     """No partition of the request is written, whatever the others hold."""
 
 
+def is_transactional(records: memoryview | None) -> bool:
+    return (
+        records is not None
+        and len(records) > ATTRIBUTES_POSITION
+        and bool(records[ATTRIBUTES_POSITION] & TRANSACTIONAL)
+    )
+
+
+def check_transactional_id(context: RequestContext, request: ProduceRequest) -> None:
+    """Raises RequestRefused for transactional batches of who may not write with the transactional id."""
+    name = request.transactional_id
+    if name is None or context.access.transactional_id(Operation.WRITE, name):
+        return
+    if any(is_transactional(data.records) for topic in request.topic_data for data in topic.partition_data):
+        raise RequestRefused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+
+
 def check_batch(
     context: RequestContext,
     request: ProduceRequest,
@@ -57,9 +75,7 @@ def check_batch(
     """
     if request.acks not in ACKS or topic.internal:
         _check_target(context, request, topic, records)
-    transactional = (
-        records is not None and len(records) > ATTRIBUTES_POSITION and records[ATTRIBUTES_POSITION] & TRANSACTIONAL
-    )
+    transactional = is_transactional(records)
     if transactional and request.transactional_id is None:
         raise RequestRefused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
     batch = parse_produced(records, version=context.api_version, max_message_bytes=config.max_message_bytes)

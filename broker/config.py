@@ -56,6 +56,8 @@ class Config(BaseModel):
     sasl_server_max_receive_size: int = Field(64 * 1024, ge=1024)
     connections_max_reauth_ms: int = Field(0, ge=0)
     connection_failed_authentication_delay_ms: int = Field(100, ge=0)
+    quota_window_num: int = Field(11, ge=1)
+    quota_window_size_seconds: int = Field(1, ge=1)
     authorizer_class_name: Literal["", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"] = ""
     super_users: str = Field("", description="User:NAME;…, whom no ACL binds")
     allow_everyone_if_no_acl_found: bool = False

@@ -14,13 +14,15 @@ from broker.deferred import Deferred
 from broker.metrics import LATENCY_SAMPLE_EVERY
 from broker.net import Client
 from broker.registry import Api
+from broker.security.quotas import NO_QUOTAS, Quotas
 from broker.services import Services
+from broker.throttle import Throttle
 from protocol.api_keys import ApiKey
 from protocol.codec import flexible, request_decoder, response_encoder
 from protocol.connection import Buffer, PendingResponse
 from protocol.errors import ErrorCode, MalformedMessage
 from protocol.headers import decode_request_header
-from protocol.messages import ApiVersionsResponse, message_class
+from protocol.messages import ApiVersionsResponse, FetchResponse, message_class
 
 _HEADER = struct.Struct(">Ii")  # API key and version as one number, correlation id
 _KEY_AND_VERSION = struct.Struct(">hh")
@@ -68,10 +70,16 @@ class Incoming(NamedTuple):
 class _Pending(PendingResponse):
     """A request whose response comes later."""
 
-    __slots__ = ("_client", "_correlation_id", "_dispatcher", "_route", "_started")
+    __slots__ = ("_client", "_correlation_id", "_dispatcher", "_route", "_started", "_throttle")
 
     def __init__(
-        self, client: Client, dispatcher: "Dispatcher", route: Route, correlation_id: int, started: float
+        self,
+        client: Client,
+        dispatcher: "Dispatcher",
+        route: Route,
+        correlation_id: int,
+        started: float,
+        throttle: Throttle | None = None,
     ) -> None:
         super().__init__(client.connection, route.overlapping)
         self._client = client
@@ -79,19 +87,25 @@ class _Pending(PendingResponse):
         self._route = route
         self._correlation_id = correlation_id
         self._started = started
+        self._throttle = throttle
 
     def respond(self, message: Any) -> None:
         """Encodes and queues the response; None: this request has none. Raises nothing: logs, storage call it."""
-        if message is None:
-            self.complete(())
-            return
+        throttle = self._throttle
         try:
-            buffers = self._dispatcher.encode(self._route, self._correlation_id, message)
+            if throttle is not None:
+                buffers = self._dispatcher.encode_throttled(
+                    self._route, self._correlation_id, message, self._client, throttle
+                )
+            elif message is None:
+                buffers = ()
+            else:
+                buffers = self._dispatcher.encode(self._route, self._correlation_id, message)
         except Exception:
             self._dispatcher.give_up(self._route, self._client)
             return
         self.complete(buffers)
-        if self._started:
+        if self._started and message is not None:
             self._dispatcher.observe(self._route, self._started)
 
 
@@ -104,12 +118,14 @@ class Dispatcher:
         apis: Mapping[int, Api],
         loop: asyncio.AbstractEventLoop,
         shortcuts: Mapping[tuple[int, int], Shortcut] = MappingProxyType({}),
+        quotas: Quotas = NO_QUOTAS,
     ) -> None:
         """`shortcuts` by API key and version."""
         self._services = services
         self._apis = apis
         self._shortcuts = shortcuts
         self._loop = loop
+        self._quotas = quotas
         self._metrics = services.metrics
         self._routes: dict[int, Route] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,8 +142,10 @@ class Dispatcher:
             count = requests[route.key] = requests[route.key] + 1
             started = 0.0 if count % LATENCY_SAMPLE_EVERY else self._loop.time()
             shortcut = route.shortcut
-            if shortcut is not None and shortcut(
-                frame, correlation_id, client, partial(self.observe, route, started) if started else None
+            if (
+                shortcut is not None
+                and not self._quotas.active
+                and shortcut(frame, correlation_id, client, partial(self.observe, route, started) if started else None)
             ):
                 return
             head = client.request_head
@@ -141,7 +159,13 @@ class Dispatcher:
         except (MalformedMessage, struct.error, IndexError) as error:
             raise CloseConnection(f"malformed request: {error}") from None
         try:
-            self._respond(route, correlation_id, route.handle(head.context, request), client, started)
+            if self._quotas.active:
+                throttle = Throttle(self._quotas, self._services.clock, head.context, route.key, len(frame))
+                result = route.handle(head.context, request)
+                throttle.handled()
+                self._respond(route, correlation_id, result, client, started, throttle)
+            else:
+                self._respond(route, correlation_id, route.handle(head.context, request), client, started)
         except CloseConnection:
             raise
         except Exception:
@@ -178,20 +202,31 @@ class Dispatcher:
         data = bytes(frame[CLIENT_ID_LENGTH_POSITION : header.body_position])
         return RequestHead(route, data, header.body_position, context)
 
-    def _respond(self, route: Route, correlation_id: int, result: Any, client: Client, started: float) -> None:
+    def _respond(
+        self,
+        route: Route,
+        correlation_id: int,
+        result: Any,
+        client: Client,
+        started: float,
+        throttle: Throttle | None = None,
+    ) -> None:
         connection = client.connection
         if isinstance(result, Deferred):
-            pending = _Pending(client, self, route, correlation_id, started)
+            pending = _Pending(client, self, route, correlation_id, started, throttle)
             connection.enqueue(pending)
             result.then(pending.respond)
         elif isinstance(result, CoroutineType):
-            pending = _Pending(client, self, route, correlation_id, started)
+            pending = _Pending(client, self, route, correlation_id, started, throttle)
             connection.enqueue(pending)
             task = self._loop.create_task(self._await(pending, route, result, client))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        elif result is not None:
-            buffers = self.encode(route, correlation_id, result)
+        elif result is not None or throttle is not None:
+            if throttle is None:
+                buffers = self.encode(route, correlation_id, result)
+            else:
+                buffers = self.encode_throttled(route, correlation_id, result, client, throttle)
             if connection.has_pending:
                 connection.expect(route.overlapping).complete(buffers)
             else:
@@ -225,6 +260,23 @@ class Dispatcher:
             return (_RESPONSE_HEADER.pack(size, correlation_id) + route.response_header + data,)
         size = CORRELATION_ID_BYTES + len(route.response_header) + sum(map(len, body))
         return (_RESPONSE_HEADER.pack(size, correlation_id) + route.response_header, *body)
+
+    def encode_throttled(
+        self, route: Route, correlation_id: int, message: Any, client: Client, throttle: Throttle
+    ) -> Sequence[Buffer]:
+        """The response, and the client muted for as long as the quotas say; None: acks=0, there is no response."""
+        buffers = () if message is None else self.encode(route, correlation_id, message)
+        told_ms = getattr(message, "throttle_time_ms", 0)
+        wait_ms = throttle.wait_ms(sum(map(len, buffers)), told_ms)
+        if not wait_ms:
+            return buffers
+        client.mute(wait_ms)
+        if message is None or not hasattr(message, "throttle_time_ms"):
+            return buffers
+        if throttle.empties:
+            message = FetchResponse(session_id=message.session_id)
+        message.throttle_time_ms = wait_ms
+        return self.encode(route, correlation_id, message)
 
     def observe(self, route: Route, started: float) -> None:
         self._metrics.observe_latency(route.key, self._loop.time() - started)

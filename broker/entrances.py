@@ -10,10 +10,10 @@ from broker.listeners import Listener
 from broker.net import Client, Entrance, Receive
 from broker.security.access import ANONYMOUS
 from broker.security.authentication import Authentication, SaslSettings
-from broker.security.plain import PlainExchange, PlainUsers
+from broker.security.plain import PlainExchange
 from broker.security.sasl import NewExchange
 from broker.security.scram import MECHANISMS, ScramExchange
-from broker.security.store import Security
+from broker.security.security import Security
 from broker.security.tls import NoRuleApplies, PrincipalMapping, ServerTls
 from broker.services import Services
 
@@ -74,8 +74,7 @@ class Entrances:
 
 def mechanisms(config: Config, security: Security) -> Mapping[str, NewExchange]:
     """The enabled SASL mechanisms by name, in the order of the configuration; raises ConfigError."""
-    plain = PlainUsers(config.sasl_plain_users_file)
-    known: dict[str, NewExchange] = {"PLAIN": lambda: PlainExchange(plain.verify)}
+    known: dict[str, NewExchange] = {"PLAIN": lambda: PlainExchange(security.plain.verify)}
     for scram in MECHANISMS:
         known[scram.mechanism_name] = partial(ScramExchange, scram, security.users.get)
     enabled = [name.strip().upper() for name in config.sasl_enabled_mechanisms.split(",") if name.strip()]

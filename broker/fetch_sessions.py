@@ -59,10 +59,13 @@ class FetchPartition:
 class FetchSession:
     """The partitions of one session, in the order in which they are to be served."""
 
-    __slots__ = ("by_id", "epoch", "partitions", "session_id", "used_s")
+    __slots__ = ("by_id", "epoch", "partitions", "principal", "session_id", "used_s")
 
-    def __init__(self, session_id: int, partitions: dict[Key, FetchPartition], *, by_id: bool, now_s: float) -> None:
+    def __init__(
+        self, session_id: int, partitions: dict[Key, FetchPartition], *, by_id: bool, principal: str, now_s: float
+    ) -> None:
         self.session_id = session_id
+        self.principal = principal
         self.partitions = partitions
         self.by_id = by_id
         self.epoch = 1
@@ -100,15 +103,19 @@ class FetchSessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(self, request: FetchRequest, *, by_id: bool) -> FetchWork:
-        """Applies a request to its session; raises KafkaError 70, 71 or 106."""
+    def open(self, request: FetchRequest, *, by_id: bool, principal: str) -> FetchWork:
+        """Applies a request to its session; raises KafkaError 70, 71 or 106.
+
+        A session is its principal's alone: to others it does not exist. (Kafka lets whoever knows the id go on with it.)
+        """
         session_id, epoch = request.session_id, request.session_epoch
         if epoch in (INITIAL_EPOCH, FINAL_EPOCH):
-            self._sessions.pop(session_id, None)
+            if self._of(session_id, principal) is not None:
+                del self._sessions[session_id]
             partitions = _requested(request, by_id)
-            session = self._create(partitions, by_id) if epoch == INITIAL_EPOCH else None
+            session = self._create(partitions, by_id, principal) if epoch == INITIAL_EPOCH else None
             return FetchWork(list(partitions.values()), session, incremental=False)
-        session = self._sessions.get(session_id)
+        session = self._of(session_id, principal)
         if session is None:
             raise KafkaError(ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
         if session.epoch != epoch:
@@ -124,7 +131,11 @@ class FetchSessions:
         self._sessions.move_to_end(session_id)
         return FetchWork(list(session.partitions.values()), session, incremental=True)
 
-    def _create(self, partitions: dict[Key, FetchPartition], by_id: bool) -> FetchSession | None:
+    def _of(self, session_id: int, principal: str) -> FetchSession | None:
+        session = self._sessions.get(session_id)
+        return session if session is not None and session.principal == principal else None
+
+    def _create(self, partitions: dict[Key, FetchPartition], by_id: bool, principal: str) -> FetchSession | None:
         now_s = self._clock.monotonic()
         if len(self._sessions) >= SESSIONS_MAX:
             oldest = next(iter(self._sessions.values()))
@@ -134,7 +145,7 @@ class FetchSessions:
         session_id = 0
         while not session_id or session_id in self._sessions:
             session_id = secrets.randbelow(2**31)
-        session = FetchSession(session_id, partitions, by_id=by_id, now_s=now_s)
+        session = FetchSession(session_id, partitions, by_id=by_id, principal=principal, now_s=now_s)
         self._sessions[session_id] = session
         return session
 

@@ -49,6 +49,8 @@ class Metadata:
     """User -> SCRAM mechanism's code -> the fields of a `broker.security.scram.Credential`."""
     acls: list[list[Any]] = field(default_factory=list)
     """The fields of each `broker.security.acl.Acl`."""
+    quotas: list[list[Any]] = field(default_factory=list)
+    """Each an entity, as pairs of type and name, and its quotas by key."""
 
 
 class MetaStore:

@@ -42,7 +42,7 @@ class Metrics:
 
     __slots__ = (
         "_registry", "bytes_in", "bytes_out", "connections", "connections_closed", "connections_total", "errors", "latency",
-        "requests",
+        "requests", "throttled",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -54,6 +54,7 @@ class Metrics:
         self.connections = 0
         self.connections_total = 0
         self.connections_closed: Counter[str] = Counter()
+        self.throttled = 0
         self._registry: CollectorRegistry | None = None
 
     def observe_latency(self, api_key: int, seconds: float) -> None:

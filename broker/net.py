@@ -25,6 +25,7 @@ WRITE_BUFFER_HIGH_BYTES = 1024 * 1024
 JOINED_BYTES_MAX = 16 * 1024
 IDLE_CHECKS_PER_PERIOD = 4
 BACKLOG = 1024
+UNWRITABLE, MUTED = 1, 2
 PRODUCE_KEY = b"\0\0"
 
 
@@ -54,8 +55,12 @@ class KafkaListener:
         frame_bytes_max: int,
         connections_max: int,
         idle_ms: int,
+        connection_wait_s: Callable[[str], float] = lambda _host: 0.0,
     ) -> None:
-        """`commit` makes the appends of a chunk durable as configured; it runs once after each chunk of requests."""
+        """`commit` makes the appends of a chunk durable as configured; it runs once after each chunk of requests.
+
+        `connection_wait_s` says by how many seconds a new connection from an address comes too early.
+        """
         self.loop = loop
         self.commit = commit
         self.metrics = metrics
@@ -64,6 +69,7 @@ class KafkaListener:
         self.shared = ReceiveBuffer(RECEIVE_BUFFER_BYTES)
         self.clients: set[Client] = set()
         self.log = BoundedLog(loop.time)
+        self.connection_wait_s = connection_wait_s
         self._idle_s = idle_ms / 1000
         self._dirty: list[Client] = []
         self._turn_scheduled = False
@@ -160,10 +166,12 @@ class Client(asyncio.BufferedProtocol):
         self._processing = False
         self._held = False
         self._dirty = False
-        self._unwritable = False
+        # Why no request is looked at: UNWRITABLE, MUTED.
+        self._stopped = 0
         self._closing = False
         self._refused = False
         self._leaving = False
+        self._unmute: asyncio.TimerHandle | None = None
 
     @property
     def advertised(self) -> tuple[str, int]:
@@ -187,8 +195,11 @@ class Client(asyncio.BufferedProtocol):
         listener.metrics.connections_total += 1
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_HIGH_BYTES)
         self.receive = self._entrance.admit(self)
+        early_s = listener.connection_wait_s(self.client_host)
         if too_many:
             self.close("too many connections")
+        elif early_s:
+            self._refuse(CloseConnection("too many new connections from this address", (), early_s))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._closing = True
@@ -199,12 +210,24 @@ class Client(asyncio.BufferedProtocol):
             callback()
 
     def pause_writing(self) -> None:
-        self._unwritable = True
+        self._stopped |= UNWRITABLE
 
     def resume_writing(self) -> None:
-        self._unwritable = False
-        if self._held and not self._refused:
+        self._go_on(UNWRITABLE)
+
+    def _go_on(self, stopped: int) -> None:
+        """One reason less to let requests wait."""
+        self._stopped &= ~stopped
+        if self._held and self._may_go_on() and not self._refused and not self._closing:
             self._process(self._listener.commit_soon)
+
+    def mute(self, duration_ms: int) -> None:
+        """For so long, no further request of this client is looked at: it has used up its quota."""
+        self._stopped |= MUTED
+        self._listener.metrics.throttled += 1
+        if self._unmute is not None:
+            self._unmute.cancel()
+        self._unmute = self._listener.loop.call_later(duration_ms / 1000, self._go_on, MUTED)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self.connection.receive_buffer()
@@ -285,7 +308,7 @@ class Client(asyncio.BufferedProtocol):
                     if not connection.admits(overlapping):
                         connection.put_back(frame)
                         return True
-            if self._unwritable:
+            if self._stopped:
                 connection.put_back(frame)
                 return True
             self.receive(frame, self)
@@ -299,7 +322,7 @@ class Client(asyncio.BufferedProtocol):
             self._listener.mark_dirty(self)
 
     def _may_go_on(self) -> bool:
-        return not self._unwritable and not self.connection.has_pending
+        return not self._stopped and not self.connection.has_pending
 
     def flush(self) -> None:
         """Writes the responses that are ready, then goes on with requests that waited for them."""

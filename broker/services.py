@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from broker.producer_ids import ProducerIds
     from broker.read_ahead import ReadAhead
     from broker.search.service import SearchService
-    from broker.security.store import Security
+    from broker.security.security import Security
     from broker.topics import Topics
     from broker.transactions.coordinator import TransactionCoordinator
     from storage.log_manager import LogManager

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from broker.batch_checks import ACKS
 from broker.dispatch import Shortcut
 from broker.net import Client
+from broker.operations import Operation
 from broker.record_checks import record_times
 from broker.services import Services
 from protocol.api_keys import ApiKey
@@ -105,6 +106,9 @@ class UsualProduce:
             self._revision = self._topics.revision
         target = self._targets.get(prefix) or self._learn(prefix, frame)
         if target is None:
+            return False
+        access = client.access
+        if access.restricted and not access.topic(Operation.WRITE, target.log.topic):
             return False
         now_ms = self._time_ms()
         log = target.log

@@ -18,8 +18,8 @@ from types import ModuleType
 FINDINGS = Path(__file__).resolve().parents[1] / "tests" / "compat" / "FINDINGS.md"
 DIFFERENCES_SHOWN_MAX = 3
 TEXT_CHARACTERS_MAX = 160
-# Quotas, SCRAM, ACLs, the quorum and features belong to later issues: no part of the default.
-LATER = re.compile("client_quotas|scram_|acls_|describe_quorum|update_features")
+# The quorum and features are no part of the default: there is neither a quorum nor a feature to change.
+LATER = re.compile("describe_quorum|update_features")
 
 
 @dataclass
@@ -46,10 +46,12 @@ def declared_differences(text: str) -> dict[tuple[str, str], str]:
     return declared
 
 
-def play(oracle: ModuleType, name: str, scenario: object, address: tuple[str, int]) -> Result:
+def play(
+    oracle: ModuleType, name: str, scenario: object, address: tuple[str, int], user: str | None, folder: str
+) -> Result:
     """Plays one scenario and compares it with its recording."""
-    played = {step["step"]: step for step in oracle.play(name, scenario, *address)}
-    golden = json.loads((oracle.HERE / "golden" / f"{name}.json").read_text())
+    played = {step["step"]: step for step in oracle.play(name, scenario, *address, user)}
+    golden = json.loads((oracle.HERE / folder / "golden" / f"{name}.json").read_text())
     result = Result(name)
     for label, step in {step["step"]: step for step in golden}.items():
         if str(step["answer"]).startswith("no answer"):  # Kafka itself hangs here: any error is better
@@ -89,18 +91,22 @@ def main() -> None:
     parser.add_argument("--oracle", type=Path, required=True, help="the folder with oracle.py and its recordings")
     parser.add_argument("--bootstrap", required=True, metavar="HOST:PORT")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="default: those of the APIs that exist")
+    parser.add_argument("--user", metavar="NAME:PASSWORD", help="authenticate every connection so, by SASL PLAIN")
+    parser.add_argument(
+        "--folder", default="", help="a folder with scenarios and recordings of its own, within --oracle"
+    )
     options = parser.parse_args()
     declared = declared_differences(FINDINGS.read_text())
     sys.path.insert(0, str(options.oracle))
     import oracle
 
     host, _, port = options.bootstrap.rpartition(":")
-    chosen = oracle.scenarios(options.scenarios)
+    chosen = oracle.scenarios(options.scenarios, options.oracle / options.folder if options.folder else None)
     results = []
     for name, scenario in chosen.items():
-        if not options.scenarios and LATER.match(name):
+        if not (options.scenarios or options.folder) and LATER.match(name):
             continue
-        result = play(oracle, name, scenario, (host, int(port)))
+        result = play(oracle, name, scenario, (host, int(port)), options.user, options.folder)
         results.append(result)
         for step, texts in result.differing.items():
             mark = "declared" if (name, step) in declared else "DIFFERENT"

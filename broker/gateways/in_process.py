@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from broker.context import RequestContext
 from broker.deferred import Deferred
+from broker.gateways.authentication import access_of
 from broker.registry import APIS, load_handlers
+from broker.security.access import Access
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode, KafkaError
 
@@ -36,14 +38,15 @@ class InProcessConnection:
 class InProcessClient:
     """Calls handlers for one caller of a door, at `client_host`."""
 
-    def __init__(self, services: "Services", client_host: str) -> None:
+    def __init__(self, services: "Services", client_host: str, access: Access) -> None:
         self.services = services
         self._client_host = client_host
+        self._access = access
 
     @classmethod
     def of(cls, services: "Services", request: "Request") -> Self:
         """For whoever sent an HTTP request."""
-        return cls(services, request.client.host if request.client else "")
+        return cls(services, request.client.host if request.client else "", access_of(request))
 
     async def send(self, key: ApiKey, version: int, request: Any) -> Any:
         """The handler's response to a request of this version of the API, once it is there.
@@ -53,7 +56,7 @@ class InProcessClient:
         if key not in APIS:
             load_handlers()
         connection = InProcessConnection(self._client_host, self.services.advertised)
-        context = RequestContext(self.services, version, CLIENT_ID, self._client_host, connection)
+        context = RequestContext(self.services, version, CLIENT_ID, self._client_host, connection, self._access)
         result = APIS[key].handle(context, request)
         if isinstance(result, CoroutineType):
             return await result

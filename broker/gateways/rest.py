@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from broker.gateways.answer import render
 from broker.gateways.answer_shape import SearchAnswer
+from broker.gateways.authentication import NO_CREDENTIALS, HttpAuthentication, access_of, unauthorized
 from broker.gateways.body import SearchBody
 from broker.gateways.documents import NO_PARAMETERS, errors
 from broker.gateways.errors import error_response, invalid, kafka_error_response
@@ -19,6 +20,7 @@ from broker.gateways.records import record_routes
 from broker.gateways.topics import TopicPath, topic_routes
 from broker.gateways.translate import search_request
 from broker.gateways.vectors import vector_routes
+from broker.security.access import ANONYMOUS
 from protocol.errors import KafkaError
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def build_app(services: "Services") -> FastAPI:
         favicon_url="data:,",
     )
     app.add_middleware(RequestLimits)
+    app.add_middleware(HttpAuthentication, services=services)
     _handle_errors(app, services)
     _add_search(app, services)
     for routes in (topic_routes, record_routes, vector_routes):
@@ -74,7 +77,10 @@ def _handle_errors(app: FastAPI, services: "Services") -> None:
     @app.exception_handler(KafkaError)
     async def kafka_error(request: Request, error: KafkaError) -> Response:
         log(request, str(error))
-        return kafka_error_response(error)
+        response = kafka_error_response(error)
+        if response.status_code == 403 and access_of(request).principal == ANONYMOUS:
+            return unauthorized(f"{error.message} {NO_CREDENTIALS}")
+        return response
 
     @app.exception_handler(RequestValidationError)
     async def invalid_body(request: Request, error: RequestValidationError) -> Response:
@@ -114,8 +120,8 @@ def _add_search(app: FastAPI, services: "Services") -> None:
         responses={200: {"model": SearchAnswer}, **errors(404, 409, 422, 504)},
         dependencies=[NO_PARAMETERS],
     )
-    async def search(topic: TopicPath, body: SearchBody) -> JSONResponse:
-        response = await services.search.search(search_request(topic, body))
+    async def search(topic: TopicPath, body: SearchBody, request: Request) -> JSONResponse:
+        response = await services.search.search(search_request(topic, body), access_of(request))
         return JSONResponse(render(topic, response, batch=body.queries is not None))
 
 

@@ -5,6 +5,7 @@ Only `broker.app` imports this, when the door is to open: gRPC brings 15 MB of n
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -14,9 +15,12 @@ from senselog_client.v1 import vector_search_pb2 as messages
 from senselog_client.v1 import vector_search_pb2_grpc as stubs
 
 from broker.config import format_address
+from broker.gateways.authentication import authenticate
 from broker.gateways.limit import MAX_BODY_BYTES, REQUESTS_MAX
 from broker.gateways.rpc_errors import abort
 from broker.gateways.rpc_translate import batch_response, index_status, search_request, single_response
+from broker.security.access import Access
+from broker.security.logins import WrongCredentials
 from protocol.errors import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
@@ -47,20 +51,25 @@ class _VectorSearch(stubs.VectorSearchServicer):
         return await self._answer(context, request.topic, lambda: self._batch_search(request, context))
 
     async def GetIndexStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await self._answer(context, request, lambda: self._status(request))
+        return await self._answer(context, request, lambda: self._status(request, context))
 
     async def _search(self, request: Any, context: Any) -> Any:
         wanted = search_request(request.topic, [request.query], request.options, context.time_remaining())
-        return single_response(await self._services.search.search(wanted))
+        return single_response(await self._services.search.search(wanted, await self._access(context)))
 
     async def _batch_search(self, request: Any, context: Any) -> Any:
         if not request.queries:
             raise KafkaError(ErrorCode.INVALID_REQUEST, "queries: at least one is needed")
         wanted = search_request(request.topic, request.queries, request.options, context.time_remaining())
-        return batch_response(await self._services.search.search(wanted))
+        return batch_response(await self._services.search.search(wanted, await self._access(context)))
 
-    async def _status(self, request: Any) -> Any:
-        return index_status(await self._services.search.status(request.topic))
+    async def _status(self, request: Any, context: Any) -> Any:
+        return index_status(await self._services.search.status(request.topic, await self._access(context)))
+
+    async def _access(self, context: Any) -> Access:
+        """Of the metadata `authorization`; raises WrongCredentials."""
+        given = dict(context.invocation_metadata() or ()).get("authorization")
+        return await authenticate(self._services, given, peer_host(context.peer()))
 
     async def _answer(self, context: Any, asked: Any, work: Callable[[], Awaitable[Any]]) -> Any:
         try:
@@ -69,10 +78,17 @@ class _VectorSearch(stubs.VectorSearchServicer):
             client, topic = context.peer(), str(asked).strip()[:200]
             self._services.refusals.warning("call refused", client=client, topic=topic, error=str(error))
             await abort(context, error)
+        except WrongCredentials as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
         except Exception as error:
             logger.exception("call failed", client=context.peer())
             message = f"an unexpected {type(error).__name__}; the broker's log has more"
             await context.abort(grpc.StatusCode.INTERNAL, message)
+
+
+def peer_host(peer: str) -> str:
+    """Of gRPC's `ipv4:127.0.0.1:40000` or `ipv6:%5B::1%5D:40000`."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 class RpcServer:

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from broker.gateways.authentication import access_of
 from broker.gateways.documents import NO_PARAMETERS, errors
 from broker.gateways.topics import TopicPath
 
@@ -22,7 +23,7 @@ def vector_routes(services: "Services") -> APIRouter:
         response_model=dict[str, Any],
         responses=errors(404),
     )
-    async def status(topic: TopicPath) -> JSONResponse:
-        return JSONResponse(await services.search.status(topic))
+    async def status(topic: TopicPath, request: Request) -> JSONResponse:
+        return JSONResponse(await services.search.status(topic, access_of(request)))
 
     return router

@@ -43,6 +43,9 @@ def handle(context: RequestContext, request: AddPartitionsToTxnRequest) -> Defer
 
 def _batched(context: RequestContext, request: AddPartitionsToTxnRequest) -> Deferred[AddPartitionsToTxnResponse]:
     answer: Deferred[AddPartitionsToTxnResponse] = Deferred()
+    if not context.access.cluster(Operation.CLUSTER_ACTION):
+        answer.resolve(AddPartitionsToTxnResponse(error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED))
+        return answer
     results = []
     for transaction in request.transactions:
         producer = ProducerIdAndEpoch(transaction.producer_id, transaction.producer_epoch)

@@ -4,7 +4,9 @@ from collections import Counter
 
 from broker.config_changes import check_once, replace_configs
 from broker.context import RequestContext
+from broker.operations import Operation
 from broker.registry import api
+from broker.security.access import check_configs
 from protocol.api_keys import ApiKey
 from protocol.errors import KafkaError
 from protocol.messages import AlterConfigsRequest, AlterConfigsResponse
@@ -23,6 +25,7 @@ def handle(context: RequestContext, request: AlterConfigsRequest) -> AlterConfig
         result = _Result(resource_type=kind, resource_name=name, error_message=None)
         try:
             check_once(times[kind, name])
+            check_configs(context.access, Operation.ALTER_CONFIGS, kind, name)
             replace_configs(context.services, kind, name, configs, validate_only=request.validate_only)
         except KafkaError as error:
             result.error_code, result.error_message = error.code, error.message

@@ -1,6 +1,7 @@
 """AlterPartitionReassignments (45): the only node holds every partition, so nothing can move."""
 
 from broker.context import RequestContext
+from broker.operations import Operation
 from broker.registry import api
 from broker.services import Services
 from broker.topic_rules import check_replicas
@@ -15,6 +16,19 @@ _Result = AlterPartitionReassignmentsResponse.ReassignablePartitionResponse
 @api(ApiKey.ALTER_PARTITION_REASSIGNMENTS, versions=(0, 1))
 def handle(context: RequestContext, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse:
     """To this node: done already. To others: they are not registered. Cancelling: nothing is under way."""
+    if not context.access.cluster(Operation.ALTER):
+        code = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+        return AlterPartitionReassignmentsResponse(
+            error_code=code,
+            error_message=code.text,
+            responses=[
+                AlterPartitionReassignmentsResponse.ReassignableTopicResponse(
+                    name=topic.name,
+                    partitions=[_failed(asked.partition_index, code, code.text) for asked in topic.partitions],
+                )
+                for topic in request.topics
+            ],
+        )
     return AlterPartitionReassignmentsResponse(
         allow_replication_factor_change=request.allow_replication_factor_change,
         error_message=None if request.topics else "",

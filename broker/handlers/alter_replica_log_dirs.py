@@ -1,6 +1,7 @@
 """AlterReplicaLogDirs (34): there is one data directory, so partitions are where they can be."""
 
 from broker.context import RequestContext
+from broker.operations import Operation
 from broker.registry import api
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode, KafkaError
@@ -25,6 +26,8 @@ def handle(context: RequestContext, request: AlterReplicaLogDirsRequest) -> Alte
 
 
 def _moved(context: RequestContext, path: str, name: str, number: int) -> ErrorCode:
+    if not context.access.cluster(Operation.ALTER):
+        return ErrorCode.CLUSTER_AUTHORIZATION_FAILED
     if path != str(context.services.config.data_dir):
         return ErrorCode.LOG_DIR_NOT_FOUND
     try:

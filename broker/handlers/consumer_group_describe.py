@@ -4,7 +4,7 @@ from broker.context import RequestContext
 from broker.coordinator.assignment import Assignment, without_epochs
 from broker.coordinator.consumer_group import ConsumerGroup
 from broker.coordinator.consumer_member import CurrentAssignment, MemberAccount
-from broker.operations import GROUP_OPERATIONS, NOT_ASKED
+from broker.operations import NOT_ASKED, Operation
 from broker.registry import api
 from broker.topics import Topics
 from protocol.api_keys import ApiKey
@@ -22,20 +22,38 @@ _TopicPartitions = ConsumerGroupDescribeResponse.TopicPartitions
 @api(ApiKey.CONSUMER_GROUP_DESCRIBE, versions=(0, 1))
 def handle(context: RequestContext, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse:
     """Errors per group: 24 for an empty name, 69 for groups that do not exist or are no consumer groups."""
-    operations = GROUP_OPERATIONS if request.include_authorized_operations else NOT_ASKED
     return ConsumerGroupDescribeResponse(
-        groups=[_answer(context, group_id, operations) for group_id in request.group_ids]
+        groups=[
+            _answer(context, group_id, request.include_authorized_operations)
+            if context.access.group(Operation.DESCRIBE, group_id)
+            else _Described(error_code=ErrorCode.GROUP_AUTHORIZATION_FAILED, error_message=None, group_id=group_id)
+            for group_id in request.group_ids
+        ]
     )
 
 
-def _answer(context: RequestContext, group_id: str, operations: int) -> _Described:
+def _answer(context: RequestContext, group_id: str, include_operations: bool) -> _Described:
+    operations = context.access.group_operations(group_id) if include_operations else NOT_ASKED
     if not group_id:
         return _Described(error_code=ErrorCode.INVALID_GROUP_ID, group_id=group_id)
     group = context.services.groups.group(group_id)
     if not isinstance(group, ConsumerGroup):
         reason = f"Group {group_id} not found." if group is None else f"Group {group_id} is not a consumer group."
         return _Described(error_code=ErrorCode.GROUP_ID_NOT_FOUND, error_message=reason, group_id=group_id)
-    return _describe(group, context.services.topics, operations)
+    described = _describe(group, context.services.topics, operations)
+    if not all(context.access.topic(Operation.DESCRIBE, name) for name in _topic_names(described)):
+        reason = "The group has described topic(s) that the client is not authorized to describe."
+        return _Described(error_code=ErrorCode.TOPIC_AUTHORIZATION_FAILED, error_message=reason, group_id=group_id)
+    return described
+
+
+def _topic_names(described: _Described) -> set[str]:
+    return {
+        topic.topic_name
+        for member in described.members
+        for assignment in (member.assignment, member.target_assignment)
+        for topic in assignment.topic_partitions
+    }
 
 
 def _describe(group: ConsumerGroup, topics: Topics, operations: int) -> _Described:

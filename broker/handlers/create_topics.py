@@ -5,18 +5,21 @@ from collections import Counter
 from broker.config_entries import topic_entries
 from broker.context import RequestContext
 from broker.meta_store import TopicRecord
+from broker.operations import Operation
 from broker.registry import api
 from broker.services import Services
+from broker.throttle import MutationQuota
 from broker.topic_config import VECTOR_KEYS
 from broker.topic_rules import check_added, check_assignments, check_counts, check_once
 from protocol.api_keys import ApiKey
-from protocol.errors import KafkaError
+from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import CreateTopicsRequest, CreateTopicsResponse
 
 _Asked = CreateTopicsRequest.CreatableTopic
 _Result = CreateTopicsResponse.CreatableTopicResult
 _Config = CreateTopicsResponse.CreatableTopicConfigs
 REPLICATION_FACTOR = 1
+STRICT_QUOTA_FROM = 6
 
 
 @api(ApiKey.CREATE_TOPICS, versions=(2, 7))
@@ -27,11 +30,18 @@ def handle(context: RequestContext, request: CreateTopicsRequest) -> CreateTopic
     added = sum(max(topic.num_partitions, len(topic.assignments)) for topic in asked.values())
     checked: dict[str, TopicRecord] = {}
     refused: dict[str, KafkaError] = {}
+    quota = MutationQuota(context, STRICT_QUOTA_FROM)
+    access = context.access
+    every = access.cluster(Operation.CREATE)
     for topic in asked.values():
         try:
             check_once(times[topic.name])
+            if not every:
+                access.check_topic(Operation.CREATE, topic.name)
             check_added(added)
-            checked[topic.name] = _check(context.services, topic)
+            record = _check(context.services, topic)
+            quota.take(record.partitions)
+            checked[topic.name] = record
         except KafkaError as error:
             refused[topic.name] = error
     if not request.validate_only:
@@ -39,12 +49,13 @@ def handle(context: RequestContext, request: CreateTopicsRequest) -> CreateTopic
         outcomes = context.services.topics.create_checked(checked.values())
         refused |= {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, KafkaError)}
     return CreateTopicsResponse(
+        throttle_time_ms=quota.wait_ms,
         topics=[
             _Result(name=name, error_code=refused[name].code, error_message=refused[name].message)
             if name in refused
-            else _result(context.services, checked[name])
+            else _result(context, checked[name])
             for name in asked
-        ]
+        ],
     )
 
 
@@ -61,14 +72,21 @@ def _check(services: Services, asked: _Asked) -> TopicRecord:
     return TopicRecord(asked.name, topics.new_topic_id(), count, configs)
 
 
-def _result(services: Services, topic: TopicRecord) -> _Result:
+def _result(context: RequestContext, topic: TopicRecord) -> _Result:
+    if not context.access.topic(Operation.DESCRIBE_CONFIGS, topic.name):
+        return _Result(
+            name=topic.name,
+            topic_id=topic.topic_id,
+            error_message=None,
+            topic_config_error_code=ErrorCode.TOPIC_AUTHORIZATION_FAILED,
+        )
     return _Result(
         name=topic.name,
         topic_id=topic.topic_id,
         error_message=None,
         num_partitions=topic.partitions,
         replication_factor=REPLICATION_FACTOR,
-        configs=_configs(services, topic.configs),
+        configs=_configs(context.services, topic.configs),
     )
 
 

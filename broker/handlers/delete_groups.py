@@ -4,6 +4,7 @@ from functools import partial
 
 from broker.context import RequestContext
 from broker.deferred import Deferred
+from broker.operations import Operation
 from broker.registry import api
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode
@@ -29,5 +30,8 @@ def handle(
             answer.resolve(DeleteGroupsResponse(results=list(results.values())))
 
     for name in wanted:
+        if not context.access.group(Operation.DELETE, name):
+            deleted(name, ErrorCode.GROUP_AUTHORIZATION_FAILED)
+            continue
         context.services.groups.delete_group(name).then(partial(deleted, name))
     return answer

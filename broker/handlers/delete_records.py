@@ -1,8 +1,8 @@
 """DeleteRecords (21): lets partitions start later."""
 
 from broker.context import RequestContext
+from broker.operations import Operation
 from broker.registry import api
-from broker.topics import Topics
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import DeleteRecordsRequest, DeleteRecordsResponse
@@ -20,7 +20,7 @@ def handle(context: RequestContext, request: DeleteRecordsRequest) -> DeleteReco
         topics=[
             DeleteRecordsResponse.DeleteRecordsTopicResult(
                 name=topic.name,
-                partitions=[_delete(context.services.topics, topic.name, asked) for asked in topic.partitions],
+                partitions=[_delete(context, topic.name, asked) for asked in topic.partitions],
             )
             for topic in request.topics
             if topic.partitions
@@ -28,15 +28,16 @@ def handle(context: RequestContext, request: DeleteRecordsRequest) -> DeleteReco
     )
 
 
-def _delete(topics: Topics, name: str, asked: _Asked) -> _Result:
+def _delete(context: RequestContext, name: str, asked: _Asked) -> _Result:
     try:
-        return _Result(partition_index=asked.partition_index, low_watermark=_delete_before(topics, name, asked))
+        return _Result(partition_index=asked.partition_index, low_watermark=_delete_before(context, name, asked))
     except KafkaError as error:
         return _Result(partition_index=asked.partition_index, low_watermark=-1, error_code=error.code)
 
 
-def _delete_before(topics: Topics, name: str, asked: _Asked) -> int:
-    topic = topics.get(name)
+def _delete_before(context: RequestContext, name: str, asked: _Asked) -> int:
+    context.access.check_topic(Operation.DELETE, name)
+    topic = context.services.topics.get(name)
     if topic is None:
         raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
     if topic.internal:

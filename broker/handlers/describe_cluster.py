@@ -1,7 +1,7 @@
 """DescribeCluster (60): one node."""
 
 from broker.context import RequestContext
-from broker.operations import CLUSTER_OPERATIONS, NOT_ASKED
+from broker.operations import NOT_ASKED
 from broker.registry import api
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode
@@ -31,7 +31,7 @@ def handle(context: RequestContext, request: DescribeClusterRequest) -> Describe
         cluster_id=services.cluster_id,
         controller_id=services.node_id,
         brokers=[broker],
-        cluster_authorized_operations=CLUSTER_OPERATIONS
+        cluster_authorized_operations=context.access.cluster_operations()
         if request.include_cluster_authorized_operations
         else NOT_ASKED,
     )

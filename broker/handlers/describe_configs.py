@@ -12,7 +12,9 @@ from broker.config_entries import (
     topic_entries,
 )
 from broker.context import RequestContext
+from broker.operations import Operation
 from broker.registry import api
+from broker.security.access import check_configs
 from broker.services import Services
 from broker.topic_rules import check_name
 from protocol.api_keys import ApiKey
@@ -27,17 +29,16 @@ _Synonym = DescribeConfigsResponse.DescribeConfigsSynonym
 @api(ApiKey.DESCRIBE_CONFIGS, versions=(1, 4))
 def handle(context: RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse:
     """Every key with value, source and type; null or no keys asked for means all of them."""
-    return DescribeConfigsResponse(
-        results=[_described(context.services, resource, request) for resource in request.resources]
-    )
+    return DescribeConfigsResponse(results=[_described(context, resource, request) for resource in request.resources])
 
 
 def _described(
-    services: Services, resource: DescribeConfigsRequest.DescribeConfigsResource, request: DescribeConfigsRequest
+    context: RequestContext, resource: DescribeConfigsRequest.DescribeConfigsResource, request: DescribeConfigsRequest
 ) -> _Result:
     kind, name = resource.resource_type, resource.resource_name
     try:
-        entries = _entries(services, kind, name)
+        check_configs(context.access, Operation.DESCRIBE_CONFIGS, kind, name)
+        entries = _entries(context.services, kind, name)
     except KafkaError as error:
         return _Result(error_code=error.code, error_message=error.message, resource_type=kind, resource_name=name)
     wanted = set(resource.configuration_keys or ())

@@ -6,7 +6,7 @@ Subscriptions and the protocol are shown only while the group is Stable, as in K
 from broker.context import RequestContext
 from broker.coordinator.classic_group import ClassicGroup
 from broker.coordinator.group_state import GroupState
-from broker.operations import GROUP_OPERATIONS, NOT_ASKED
+from broker.operations import NOT_ASKED, Operation
 from broker.registry import api
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode
@@ -20,14 +20,18 @@ _Described = DescribeGroupsResponse.DescribedGroup
 @api(ApiKey.DESCRIBE_GROUPS, versions=(0, 6))
 def handle(context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
     """Before v6 a group that does not exist is Dead, without an error."""
-    operations = GROUP_OPERATIONS if request.include_authorized_operations else NOT_ASKED
-    return DescribeGroupsResponse(
-        groups=[
-            _describe(group, operations) if isinstance(group, ClassicGroup) else _unknown(context, group_id, operations)
-            for group_id in request.groups
-            for group in [context.services.groups.group(group_id)]
-        ]
-    )
+    return DescribeGroupsResponse(groups=[_group(context, request, group_id) for group_id in request.groups])
+
+
+def _group(context: RequestContext, request: DescribeGroupsRequest, group_id: str) -> _Described:
+    if not context.access.group(Operation.DESCRIBE, group_id):
+        code = ErrorCode.GROUP_AUTHORIZATION_FAILED
+        return _Described(error_code=code, group_id=group_id, authorized_operations=NOT_ASKED)
+    operations = context.access.group_operations(group_id) if request.include_authorized_operations else NOT_ASKED
+    group = context.services.groups.group(group_id)
+    if isinstance(group, ClassicGroup):
+        return _describe(group, operations)
+    return _unknown(context, group_id, operations)
 
 
 def _unknown(context: RequestContext, group_id: str, operations: int) -> _Described:

@@ -3,15 +3,19 @@
 import shutil
 
 from broker.context import RequestContext
+from broker.operations import Operation
 from broker.registry import api
 from broker.services import Services
 from protocol.api_keys import ApiKey
+from protocol.errors import ErrorCode
 from protocol.messages import DescribeLogDirsRequest, DescribeLogDirsResponse
 
 
 @api(ApiKey.DESCRIBE_LOG_DIRS, versions=(1, 5))
 def handle(context: RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse:
     """Null topics means all; what is unknown is left out, as in Kafka."""
+    if not context.access.cluster(Operation.DESCRIBE):
+        return DescribeLogDirsResponse(error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
     services = context.services
     space = shutil.disk_usage(services.config.data_dir)
     directory = DescribeLogDirsResponse.DescribeLogDirsResult(

@@ -1,8 +1,8 @@
 """DescribeProducers (61): what partitions know of idempotent and transactional producers (KIP-664)."""
 
 from broker.context import RequestContext
+from broker.operations import Operation
 from broker.registry import api
-from broker.services import Services
 from broker.topic_rules import valid_name
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode, KafkaError
@@ -19,15 +19,18 @@ def handle(context: RequestContext, request: DescribeProducersRequest) -> Descri
         topics=[
             DescribeProducersResponse.TopicResponse(
                 name=topic.name,
-                partitions=[_described(context.services, topic.name, number) for number in topic.partition_indexes],
+                partitions=[_described(context, topic.name, number) for number in topic.partition_indexes],
             )
             for topic in request.topics
         ]
     )
 
 
-def _described(services: Services, name: str, number: int) -> _Partition:
-    topic = services.topics.get(name)
+def _described(context: RequestContext, name: str, number: int) -> _Partition:
+    if not context.access.topic(Operation.READ, name):
+        code = ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        return _Partition(partition_index=number, error_code=code, error_message=code.text)
+    topic = context.services.topics.get(name)
     if topic is None:
         code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if valid_name(name) else ErrorCode.INVALID_TOPIC_EXCEPTION
         return _Partition(partition_index=number, error_code=code, error_message=code.text)

@@ -5,7 +5,7 @@ from collections import Counter
 from broker.context import RequestContext
 from broker.operations import Operation
 from broker.registry import api
-from broker.security.store import ScramUsers
+from broker.security.users import ScramUsers
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode
 from protocol.messages import DescribeUserScramCredentialsRequest, DescribeUserScramCredentialsResponse
@@ -21,7 +21,8 @@ def handle(
     """Null or no names: everybody. Errors per user: 91 unknown, 92 named twice; 31 for all."""
     if not context.access.cluster(Operation.DESCRIBE):
         code = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
-        return DescribeUserScramCredentialsResponse(error_code=code, error_message=code.text)
+        nobody = [_Result(error_code=code, error_message=None) for _ in request.users or ()]  # Kafka's own form
+        return DescribeUserScramCredentialsResponse(error_code=code, error_message=None, results=nobody)
     users = context.services.security.users
     times = Counter(user.name for user in request.users or ())
     names = list(times) or users.names()

@@ -1,6 +1,7 @@
 """ElectLeaders (43): the only node leads every partition already."""
 
 from broker.context import RequestContext
+from broker.operations import Operation
 from broker.registry import api
 from broker.services import Services
 from protocol.api_keys import ApiKey
@@ -24,6 +25,12 @@ def handle(context: RequestContext, request: ElectLeadersRequest) -> ElectLeader
             for topic in asked or ()
         ]
         code = ErrorCode.NONE if asked == [] else ErrorCode.INVALID_REQUEST
+        return ElectLeadersResponse(error_code=code, replica_election_results=failed)
+    if not context.access.cluster(Operation.ALTER):
+        code = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+        failed = [
+            _Topic(topic=topic.topic, partition_result=_all(topic.partitions, code, code.text)) for topic in asked or ()
+        ]
         return ElectLeadersResponse(error_code=code, replica_election_results=failed)
     if asked is None:
         every = [_Topic(topic=name, partition_result=[]) for name in services.topics.names()]

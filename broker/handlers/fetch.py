@@ -6,9 +6,12 @@ from broker.context import RequestContext
 from broker.deferred import Deferred
 from broker.fetch_sessions import FetchPartition, FetchWork
 from broker.leadership import check_leader_epoch
+from broker.operations import Operation
 from broker.registry import api
 from broker.scheduler import Timer
+from broker.security.quotas import CONSUMER_BYTE_RATE
 from broker.services import Services
+from broker.throttle import user_of
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import FetchRequest, FetchResponse
@@ -24,7 +27,7 @@ def handle(context: RequestContext, request: FetchRequest) -> FetchResponse | De
     """Answers at once when there is enough to read, an error, or no time to wait; otherwise later."""
     by_id = context.api_version >= FIRST_VERSION_WITH_TOPIC_IDS
     try:
-        work = context.services.fetch_sessions.open(request, by_id=by_id)
+        work = context.services.fetch_sessions.open(request, by_id=by_id, principal=context.access.principal)
     except KafkaError as error:
         return FetchResponse(error_code=error.code)
     if request.isolation_level not in (READ_UNCOMMITTED, READ_COMMITTED):
@@ -81,7 +84,7 @@ class _Fetch:
     """One Fetch in progress. It reads at the start and again whenever a log it waits for has moved."""
 
     __slots__ = (
-        "_by_id", "_cold", "_context", "_deferred", "_logs", "_max_bytes", "_min_bytes", "_missing",
+        "_by_id", "_by_replica", "_cold", "_context", "_deferred", "_logs", "_max_bytes", "_min_bytes", "_missing",
         "_read_committed", "_scheduled",
         "_services", "_size", "_timer", "_urgent", "_wait_ms", "_work",
     )  # fmt: skip
@@ -92,8 +95,13 @@ class _Fetch:
         self._services = services
         self._work = work
         self._by_id = by_id
+        self._by_replica = max(request.replica_id, request.replica_state.replica_id) >= 0
         self._read_committed = request.isolation_level == READ_COMMITTED
         self._max_bytes = min(request.max_bytes, services.config.fetch_max_bytes)
+        quotas = services.security.quotas
+        if quotas.active:  # a larger response would have to wait for ever
+            window = quotas.window_units(CONSUMER_BYTE_RATE, user_of(context), context.client_id or "")
+            self._max_bytes = int(min(self._max_bytes, window))
         self._min_bytes = min(request.min_bytes, self._max_bytes)
         self._wait_ms = request.max_wait_ms
         self._deferred: Deferred[FetchResponse] | None = None
@@ -202,11 +210,22 @@ class _Fetch:
         topic = topics.get_by_id(partition.topic_id) if self._by_id else topics.get(partition.topic or "")
         if topic is None:
             # A session knows the topic's name from the time when the id was known.
-            return ErrorCode.UNKNOWN_TOPIC_ID if partition.topic is None else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            if partition.topic is None:
+                return ErrorCode.UNKNOWN_TOPIC_ID
+            known = self._permitted(partition.topic)
+            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if known else ErrorCode.TOPIC_AUTHORIZATION_FAILED
         partition.topic = topic.name
+        if not self._permitted(topic.name):
+            return ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        if self._by_replica:  # on one node nobody else is one
+            return ErrorCode.NOT_LEADER_OR_FOLLOWER
         if 0 <= partition.index < len(topic.partitions):
             return topic.partitions[partition.index]
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+    def _permitted(self, name: str) -> bool:
+        access = self._context.access
+        return access.cluster(Operation.CLUSTER_ACTION) if self._by_replica else access.topic(Operation.READ, name)
 
     def _read(self, partition: FetchPartition, log: PartitionLog, room: int) -> tuple[FetchResponse.PartitionData, int]:
         """Reads one partition; raises KafkaError."""

@@ -3,10 +3,13 @@
 from collections import Counter
 
 from broker.config_changes import change_configs, check_once
+from broker.config_definition import ConfigResource
 from broker.context import RequestContext
+from broker.operations import Operation
 from broker.registry import api
+from broker.security.access import check_configs
 from protocol.api_keys import ApiKey
-from protocol.errors import KafkaError
+from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse
 
 _Result = IncrementalAlterConfigsResponse.AlterConfigsResourceResponse
@@ -23,8 +26,11 @@ def handle(context: RequestContext, request: IncrementalAlterConfigsRequest) -> 
         result = _Result(resource_type=kind, resource_name=name, error_message=None)
         try:
             check_once(times[kind, name])
+            check_configs(context.access, Operation.ALTER_CONFIGS, kind, name)
             change_configs(context.services, kind, name, changes, validate_only=request.validate_only)
         except KafkaError as error:
             result.error_code, result.error_message = error.code, error.message
+            if kind == ConfigResource.BROKER_LOGGER and error.code is ErrorCode.CLUSTER_AUTHORIZATION_FAILED:
+                result.error_message = None  # as in Kafka
         responses.append(result)
     return IncrementalAlterConfigsResponse(responses=responses)

@@ -23,6 +23,9 @@ def handle(
         return _failed(ErrorCode.INVALID_REQUEST)
     if request.transactional_id is not None:
         return _init(context, request, request.transactional_id)
+    access = context.access
+    if not (access.cluster(Operation.IDEMPOTENT_WRITE) or access.any_topic(Operation.WRITE)):
+        return _failed(ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
     try:
         return InitProducerIdResponse(producer_id=context.services.producer_ids.next(), producer_epoch=0)
     except OSError:

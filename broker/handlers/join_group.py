@@ -5,18 +5,24 @@ null protocol name on errors; v9 skip_assignment (KIP-814).
 """
 
 from broker.context import RequestContext
+from broker.coordinator.answers import failed_join
 from broker.coordinator.group_state import JoiningClient
 from broker.deferred import Deferred
+from broker.operations import Operation
 from broker.registry import api
 from protocol.api_keys import ApiKey
+from protocol.errors import ErrorCode
 from protocol.messages import JoinGroupRequest, JoinGroupResponse
 
 NULL_PROTOCOL_NAME_FROM = 7
 
 
 @api(ApiKey.JOIN_GROUP, versions=(0, 9))
-def handle(context: RequestContext, request: JoinGroupRequest) -> Deferred[JoinGroupResponse]:
+def handle(context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse | Deferred[JoinGroupResponse]:
     """Errors: 23, 24, 25, 26, 27, 79, 81, 82 as in Kafka; 16 when the group's state cannot be written."""
+    if not context.access.group(Operation.READ, request.group_id):
+        refused = failed_join(ErrorCode.GROUP_AUTHORIZATION_FAILED)
+        return refused if context.api_version >= NULL_PROTOCOL_NAME_FROM else _without_null(refused)
     client = JoiningClient(context.client_id or "", "/" + context.client_host, context.api_version)
     answer = context.services.groups.join(request, client)
     if context.api_version >= NULL_PROTOCOL_NAME_FROM:

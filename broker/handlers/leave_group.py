@@ -2,9 +2,10 @@
 
 from broker.context import RequestContext
 from broker.deferred import Deferred
+from broker.operations import Operation
 from broker.registry import api
 from protocol.api_keys import ApiKey
-from protocol.errors import KafkaError
+from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import LeaveGroupRequest, LeaveGroupResponse
 
 BATCHED_FROM = 3
@@ -13,6 +14,8 @@ BATCHED_FROM = 3
 @api(ApiKey.LEAVE_GROUP, versions=(0, 5))
 def handle(context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse | Deferred[LeaveGroupResponse]:
     """Errors: 24, 25, 82 as in Kafka."""
+    if not context.access.group(Operation.READ, request.group_id):
+        return LeaveGroupResponse(error_code=ErrorCode.GROUP_AUTHORIZATION_FAILED)
     batched = context.api_version >= BATCHED_FROM
     identities = request.members if batched else [LeaveGroupRequest.MemberIdentity(member_id=request.member_id)]
     try:

@@ -2,6 +2,7 @@
 
 from broker.config_definition import ConfigResource
 from broker.context import RequestContext
+from broker.operations import Operation
 from broker.registry import api
 from broker.services import Services
 from protocol.api_keys import ApiKey
@@ -12,6 +13,8 @@ from protocol.messages import ListConfigResourcesRequest, ListConfigResourcesRes
 @api(ApiKey.LIST_CONFIG_RESOURCES, versions=(0, 1))
 def handle(context: RequestContext, request: ListConfigResourcesRequest) -> ListConfigResourcesResponse:
     """Version 0 knows client metrics only; from version 1 no types asked for means all."""
+    if not context.access.cluster(Operation.DESCRIBE_CONFIGS):
+        return ListConfigResourcesResponse(error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
     if context.api_version == 0:
         kinds = [ConfigResource.CLIENT_METRICS]
     elif set(request.resource_types) <= set(ConfigResource):

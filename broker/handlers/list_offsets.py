@@ -4,6 +4,7 @@ from collections import Counter
 
 from broker.context import RequestContext
 from broker.leadership import check_leader_epoch
+from broker.operations import Operation
 from broker.registry import api
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode, KafkaError
@@ -43,6 +44,7 @@ def handle(context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsR
 def _answer(context: RequestContext, name: str, asked: _Asked, isolation_level: int, times: int) -> _Found:
     try:
         _check(asked, context.api_version, isolation_level, times)
+        context.access.check_topic(Operation.DESCRIBE, name)
         log = context.services.topics.log(name, asked.partition_index)
         check_leader_epoch(log, asked.current_leader_epoch)
         offset, timestamp_ms, leader_epoch = _find(log, asked.timestamp, isolation_level)

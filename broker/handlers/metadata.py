@@ -1,7 +1,7 @@
 """Metadata (3): the node, topics by name or id, created on request."""
 
 from broker.context import RequestContext
-from broker.operations import CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS
+from broker.operations import NOT_ASKED, Operation
 from broker.registry import api
 from broker.services import Services
 from broker.topic_rules import INTERNAL_TOPICS, valid_name
@@ -23,10 +23,11 @@ def handle(context: RequestContext, request: MetadataRequest) -> MetadataRespons
         return MetadataResponse(
             topics=[_failed(ErrorCode.INVALID_REQUEST, topic.name or "") for topic in request.topics]
         )
-    topics = _topics(services, request, every=request.topics is None or (version == 0 and not request.topics))
+    topics = _topics(context, request, every=request.topics is None or (version == 0 and not request.topics))
     if request.include_topic_authorized_operations:
         for topic in topics:
-            topic.topic_authorized_operations = TOPIC_OPERATIONS
+            if topic.error_code != ErrorCode.TOPIC_AUTHORIZATION_FAILED and topic.name is not None:
+                topic.topic_authorized_operations = context.access.topic_operations(topic.name)
     host, port = context.connection.advertised
     broker = MetadataResponse.MetadataResponseBroker(node_id=services.node_id, host=host, port=port)
     return MetadataResponse(
@@ -34,7 +35,7 @@ def handle(context: RequestContext, request: MetadataRequest) -> MetadataRespons
         cluster_id=services.cluster_id,
         controller_id=services.node_id,
         topics=topics,
-        cluster_authorized_operations=CLUSTER_OPERATIONS
+        cluster_authorized_operations=context.access.cluster_operations()
         if request.include_cluster_authorized_operations
         else NOT_ASKED,
     )
@@ -45,29 +46,37 @@ def _asks_by_id(request: MetadataRequest) -> bool:
 
 
 def _topics(
-    services: Services, request: MetadataRequest, *, every: bool
+    context: RequestContext, request: MetadataRequest, *, every: bool
 ) -> list[MetadataResponse.MetadataResponseTopic]:
-    if every:
-        return [_known(services, topic) for topic in services.topics]
+    services, access = context.services, context.access
+    if every:  # without those that the client may not see
+        return [_known(services, topic) for topic in services.topics if access.topic(Operation.DESCRIBE, topic.name)]
     asked = request.topics or []
     ids = dict.fromkeys(topic.topic_id for topic in asked if topic.topic_id != NO_ID)
     if ids:  # as in Kafka: with one id in the request, names are not looked at
-        return [_by_id(services, topic_id) for topic_id in ids]
+        return [_by_id(context, topic_id) for topic_id in ids]
     create = request.allow_auto_topic_creation and services.config.auto_create_topics_enable
-    return [_by_name(services, name, create) for name in dict.fromkeys(topic.name or "" for topic in asked)]
+    return [_by_name(context, name, create) for name in dict.fromkeys(topic.name or "" for topic in asked)]
 
 
-def _by_id(services: Services, topic_id: bytes) -> MetadataResponse.MetadataResponseTopic:
-    topic = services.topics.get_by_id(topic_id)
-    if topic is not None:
-        return _known(services, topic)
-    return _failed(ErrorCode.UNKNOWN_TOPIC_ID, None, topic_id)
+def _by_id(context: RequestContext, topic_id: bytes) -> MetadataResponse.MetadataResponseTopic:
+    topic = context.services.topics.get_by_id(topic_id)
+    if topic is None:
+        return _failed(ErrorCode.UNKNOWN_TOPIC_ID, None, topic_id)
+    if not context.access.topic(Operation.DESCRIBE, topic.name):
+        return _failed(ErrorCode.TOPIC_AUTHORIZATION_FAILED, None, topic_id)
+    return _known(context.services, topic)
 
 
-def _by_name(services: Services, name: str, create: bool) -> MetadataResponse.MetadataResponseTopic:
+def _by_name(context: RequestContext, name: str, create: bool) -> MetadataResponse.MetadataResponseTopic:
+    services, access = context.services, context.access
     topic = services.topics.get(name)
+    if not access.topic(Operation.DESCRIBE, name):
+        return _failed(ErrorCode.TOPIC_AUTHORIZATION_FAILED, name)
     if topic is not None:
         return _known(services, topic)
+    if create and not (access.cluster(Operation.CREATE) or access.topic(Operation.CREATE, name)):
+        return _failed(ErrorCode.TOPIC_AUTHORIZATION_FAILED, name)
     if not valid_name(name):
         return _failed(ErrorCode.INVALID_TOPIC_EXCEPTION, name)
     if not create:

@@ -8,6 +8,7 @@ from broker.coordinator.group_state import Committer
 from broker.coordinator.offsets import metadata_fits
 from broker.coordinator.records import CommittedOffset
 from broker.deferred import Deferred
+from broker.operations import Operation
 from broker.registry import api
 from broker.topics import Topic
 from protocol.api_keys import ApiKey
@@ -61,9 +62,9 @@ def _check_topic(
     topics = context.services.topics
     topic = topics.get_by_id(requested.topic_id) if by_id else topics.get(requested.name)
     answered = OffsetCommitResponse.OffsetCommitResponseTopic(name=requested.name, topic_id=requested.topic_id)
-    unknown = ErrorCode.UNKNOWN_TOPIC_ID if by_id else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    refusal = _refusal(context, request, requested, topic)
     for partition in requested.partitions:
-        error = unknown if topic is None else _check_partition(context, topic, partition)
+        error = refusal if refusal or topic is None else _check_partition(context, topic, partition)
         answer = OffsetCommitResponse.OffsetCommitResponsePartition(
             partition_index=partition.partition_index, error_code=error
         )
@@ -71,6 +72,22 @@ def _check_topic(
         if topic is not None and error is ErrorCode.NONE:
             accepted.append((answer, topic.name, _committed(context, request, topic, partition)))
     return answered
+
+
+def _refusal(
+    context: RequestContext,
+    request: OffsetCommitRequest,
+    requested: OffsetCommitRequest.OffsetCommitRequestTopic,
+    topic: Topic | None,
+) -> ErrorCode:
+    """Why nothing of a topic may be committed; NONE if it may."""
+    if not context.access.group(Operation.READ, request.group_id):
+        return ErrorCode.GROUP_AUTHORIZATION_FAILED
+    if topic is None and context.api_version >= TOPIC_IDS_FROM:
+        return ErrorCode.UNKNOWN_TOPIC_ID
+    if not context.access.topic(Operation.READ, requested.name if topic is None else topic.name):
+        return ErrorCode.TOPIC_AUTHORIZATION_FAILED
+    return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if topic is None else ErrorCode.NONE
 
 
 def _check_partition(

@@ -6,11 +6,13 @@ Consumer groups (KIP-848) fence members by id and epoch; classic groups do not l
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 from broker.context import RequestContext
 from broker.coordinator.offsets import OffsetTable
 from broker.coordinator.records import NO_TOPIC_ID
 from broker.deferred import Deferred
+from broker.operations import Operation
 from broker.registry import api
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode
@@ -19,6 +21,7 @@ from protocol.messages import OffsetFetchRequest, OffsetFetchResponse
 BATCHED_FROM = 8
 MEMBER_EPOCHS_FROM = 9
 TOPIC_IDS_FROM = 10
+GROUP_ERROR_FROM = 2
 NO_OFFSET = -1
 NO_EPOCH = -1
 
@@ -79,6 +82,13 @@ def _single_response(group: _Group) -> OffsetFetchResponse:
 
 
 def _fetch(context: RequestContext, group: OffsetFetchRequest.OffsetFetchRequestGroup, stable: bool) -> _Group:
+    if not context.access.group(Operation.DESCRIBE, group.group_id):
+        forbidden = ErrorCode.GROUP_AUTHORIZATION_FAILED
+        if context.api_version < GROUP_ERROR_FROM:
+            topics_of = [_failed(wanted, wanted.name, forbidden) for wanted in group.topics or ()]
+            return _Group(group_id=group.group_id, topics=topics_of)
+        return _Group(group_id=group.group_id, error_code=forbidden)
+    permitted = partial(context.access.topic, Operation.DESCRIBE)
     offsets = context.services.groups.offsets.of_group(group.group_id)
     member_id = None if context.api_version < MEMBER_EPOCHS_FROM else group.member_id
     member_epoch = NO_EPOCH if context.api_version < MEMBER_EPOCHS_FROM else group.member_epoch
@@ -90,16 +100,19 @@ def _fetch(context: RequestContext, group: OffsetFetchRequest.OffsetFetchRequest
     if group.topics is None:
         for name in offsets.topics():
             known = topics.get(name)
-            if known is not None:
+            if known is not None and permitted(name):
                 current = [p for p, committed in offsets.of_topic(name).items() if committed.belongs_to(known.topic_id)]
                 answered.topics.append(_topic(name, known.topic_id, offsets, current, stable))
         return answered
     for wanted in group.topics:
         known = topics.get_by_id(wanted.topic_id) if by_id else topics.get(wanted.name)
-        if known is not None:
+        name = wanted.name if known is None else known.name
+        if (known is not None or not by_id) and not permitted(name):
+            answered.topics.append(_failed(wanted, name, ErrorCode.TOPIC_AUTHORIZATION_FAILED))
+        elif known is not None:
             answered.topics.append(_topic(known.name, known.topic_id, offsets, wanted.partition_indexes, stable))
         elif by_id:
-            answered.topics.append(_unknown(wanted))
+            answered.topics.append(_failed(wanted, "", ErrorCode.UNKNOWN_TOPIC_ID))
         else:
             answered.topics.append(_topic(wanted.name, NO_TOPIC_ID, offsets, wanted.partition_indexes, stable))
     return answered
@@ -124,15 +137,16 @@ def _topic(name: str, topic_id: bytes, offsets: OffsetTable, partitions: Iterabl
     return answered
 
 
-def _unknown(wanted: OffsetFetchRequest.OffsetFetchRequestTopics) -> _Topics:
+def _failed(wanted: OffsetFetchRequest.OffsetFetchRequestTopics, name: str, error: ErrorCode) -> _Topics:
     return _Topics(
+        name=name,
         topic_id=wanted.topic_id,
         partitions=[
             _Partitions(
                 partition_index=partition,
                 committed_offset=NO_OFFSET,
                 metadata="",
-                error_code=ErrorCode.UNKNOWN_TOPIC_ID,
+                error_code=error,
             )
             for partition in wanted.partition_indexes
         ],

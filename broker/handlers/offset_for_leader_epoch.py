@@ -2,8 +2,8 @@
 
 from broker.context import RequestContext
 from broker.leadership import check_leader_epoch
+from broker.operations import Operation
 from broker.registry import api
-from broker.topics import Topics
 from protocol.api_keys import ApiKey
 from protocol.errors import KafkaError
 from protocol.messages import OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse
@@ -18,16 +18,17 @@ def handle(context: RequestContext, request: OffsetForLeaderEpochRequest) -> Off
         topics=[
             OffsetForLeaderEpochResponse.OffsetForLeaderTopicResult(
                 topic=topic.topic,
-                partitions=[_answer(context.services.topics, topic.topic, asked) for asked in topic.partitions],
+                partitions=[_answer(context, topic.topic, asked) for asked in topic.partitions],
             )
             for topic in request.topics
         ]
     )
 
 
-def _answer(topics: Topics, name: str, asked: OffsetForLeaderEpochRequest.OffsetForLeaderPartition) -> _Found:
+def _answer(context: RequestContext, name: str, asked: OffsetForLeaderEpochRequest.OffsetForLeaderPartition) -> _Found:
     try:
-        log = topics.log(name, asked.partition)
+        context.access.check_topic(Operation.DESCRIBE, name)
+        log = context.services.topics.log(name, asked.partition)
         check_leader_epoch(log, asked.current_leader_epoch)
         epoch, end_offset = log.end_offset_for_epoch(asked.leader_epoch)
     except KafkaError as error:

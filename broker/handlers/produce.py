@@ -2,9 +2,10 @@
 
 from typing import TypeAlias
 
-from broker.batch_checks import CODEC_MASK, InvalidRecords, RequestRefused, check_batch
+from broker.batch_checks import CODEC_MASK, InvalidRecords, RequestRefused, check_batch, check_transactional_id
 from broker.context import CloseConnection, RequestContext
 from broker.deferred import Deferred
+from broker.operations import Operation
 from broker.recompression import recompressed
 from broker.registry import api
 from broker.topics import Topic
@@ -23,6 +24,7 @@ _BEFORE_LOG = frozenset(
     (
         ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
         ErrorCode.UNKNOWN_TOPIC_ID,
+        ErrorCode.TOPIC_AUTHORIZATION_FAILED,
         ErrorCode.CORRUPT_MESSAGE,
         ErrorCode.MESSAGE_TOO_LARGE,
         ErrorCode.RECORD_LIST_TOO_LARGE,
@@ -87,11 +89,16 @@ class _Produce(Deferred[ProduceResponse | None]):
 
         Raises RequestRefused and UnreadableBatch, and then nothing has been appended.
         """
+        check_transactional_id(self._context, self._request)
         topics = self._context.services.topics
         checked: list[Checked] = []
         for data in self._topics:
             topic = topics.get_by_id(data.topic_id) if self._by_id else topics.get(data.name)
-            checked += [self._check(topic, row) for row in data.partition_data]
+            if self._permitted(topic, data.name):
+                checked += [self._check(topic, row) for row in data.partition_data]
+            else:
+                forbidden = KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
+                checked += [(row, None, forbidden) for row in data.partition_data]
         rows = iter(checked)
         for data in self._topics:
             answers = [self._append(*next(rows)) for _ in data.partition_data]
@@ -116,6 +123,12 @@ class _Produce(Deferred[ProduceResponse | None]):
             )
             for data in self._topics
         ]
+
+    def _permitted(self, topic: Topic | None, name: str) -> bool:
+        """By name, whether or not it exists; an id that is unknown tells nothing."""
+        if topic is None and self._by_id:
+            return True
+        return self._context.access.topic(Operation.WRITE, name if topic is None else topic.name)
 
     def _check(self, topic: Topic | None, data: PartitionData) -> Checked:
         if topic is None:

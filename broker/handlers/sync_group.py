@@ -3,6 +3,7 @@
 from broker.context import RequestContext
 from broker.coordinator.answers import failed_sync
 from broker.deferred import Deferred
+from broker.operations import Operation
 from broker.registry import api
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode
@@ -14,6 +15,8 @@ PROTOCOL_NAMED_FROM = 5
 @api(ApiKey.SYNC_GROUP, versions=(0, 5))
 def handle(context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse | Deferred[SyncGroupResponse]:
     """Errors: 22, 23, 24, 25, 27, 82 as in Kafka; 16 when the assignment cannot be written."""
+    if not context.access.group(Operation.READ, request.group_id):
+        return failed_sync(ErrorCode.GROUP_AUTHORIZATION_FAILED)
     unnamed = request.protocol_type is None or request.protocol_name is None
     if context.api_version >= PROTOCOL_NAMED_FROM and unnamed:
         return failed_sync(ErrorCode.INCONSISTENT_GROUP_PROTOCOL)

@@ -31,7 +31,7 @@ _NOT_A_NUMBER = math.nan
 async def handle(context: RequestContext, request: VectorSearchRequest) -> VectorSearchResponse:
     """Every KafkaError becomes the response's error code with its message."""
     try:
-        response = await context.services.search.search(_request(request))
+        response = await context.services.search.search(_request(request), context.access)
     except KafkaError as error:
         context.services.refusals.warning(
             "search refused", client=context.client_host, topic=request.topic_name, error=str(error)

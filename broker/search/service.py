@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from broker.config import Config
 from broker.metrics import Histogram
+from broker.operations import Operation
 from broker.search.administration import VectorAdministration
 from broker.search.failures import FailureLog
 from broker.search.feed import WorkerFeed
 from broker.search.records import FoundRecord, Place, read_records
 from broker.search.supervisor import WorkerSupervisor
+from broker.security.access import Access
 from broker.topics import Topic, Topics
 from protocol.errors import ErrorCode, KafkaError
 from storage.clock import Clock
@@ -135,9 +137,12 @@ class SearchService:
 
     # Search
 
-    async def search(self, request: SearchRequest) -> SearchResponse:
-        """Answers the request; without queries, with the state of the partitions alone. Raises KafkaError."""
-        topic = self._topic(request)
+    async def search(self, request: SearchRequest, access: Access) -> SearchResponse:
+        """Answers the request; without queries, with the state of the partitions alone. Needs READ on the topic.
+
+        Raises KafkaError.
+        """
+        topic = self._topic(request, access)
         partitions = _partitions(request, topic)
         try:
             if request.queries:
@@ -203,9 +208,12 @@ class SearchService:
             await asyncio.sleep(min(LOADING_POLL_S, left_s))
             message = {**message, "wait_ms": max(0, int((until - loop.time()) * 1000))}
 
-    def _topic(self, request: SearchRequest) -> Topic:
+    def _topic(self, request: SearchRequest, access: Access) -> Topic:
         by_name = request.topic is not None
         topic = self._topics.get(request.topic or "") if by_name else self._topics.get_by_id(request.topic_id)
+        name = request.topic if topic is None else topic.name
+        if name is not None:  # an id that is unknown tells nothing
+            access.check_topic(Operation.READ, name)
         if topic is None:
             raise _unknown(request)
         if topic.vector is None:
@@ -260,10 +268,14 @@ class SearchService:
             return None
         return dict(answer) if answer is not None else None
 
-    async def status(self, name: str) -> dict[str, Any]:
-        """Everything about a topic's index, JSON-able. Raises KafkaError UNKNOWN_TOPIC_OR_PARTITION."""
+    async def status(self, name: str, access: Access) -> dict[str, Any]:
+        """Everything about a topic's index, JSON-able. Raises KafkaError UNKNOWN_TOPIC_OR_PARTITION.
+
+        Needs DESCRIBE on the topic, else TOPIC_AUTHORIZATION_FAILED.
+        """
         from broker.search.status import disabled_status, topic_status
 
+        access.check_topic(Operation.DESCRIBE, name)
         topic = self._topics.get(name)
         if topic is None:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")

@@ -1,5 +1,6 @@
 """What one client may do, as handlers ask it: everything while no authorizer is configured, else what the entries say."""
 
+from broker.config_definition import ConfigResource
 from broker.operations import (
     CLUSTER_OPERATIONS,
     GROUP_OPERATIONS,
@@ -10,6 +11,7 @@ from broker.operations import (
 )
 from broker.security.acl import CLUSTER_NAME, ResourceType
 from broker.security.authorizer import Authorizer
+from protocol.errors import ErrorCode, KafkaError
 
 ANONYMOUS = "User:ANONYMOUS"
 # Answers remembered for one connection: a consumer of many partitions asks for each of its topics again and again.
@@ -31,6 +33,11 @@ class Access:
 
     def topic(self, operation: Operation, name: str) -> bool:
         return self.allows(operation, ResourceType.TOPIC, name)
+
+    def check_topic(self, operation: Operation, name: str) -> None:
+        """Raises KafkaError TOPIC_AUTHORIZATION_FAILED."""
+        if not self.topic(operation, name):
+            raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
 
     def group(self, operation: Operation, name: str) -> bool:
         return self.allows(operation, ResourceType.GROUP, name)
@@ -54,6 +61,9 @@ class Access:
         return self._operations(GROUP_OPERATIONS, ResourceType.GROUP, name) or NOT_ASKED
 
     def cluster_operations(self) -> int:
+        """None at all without DESCRIBE, as in Kafka."""
+        if not self.cluster(Operation.DESCRIBE):
+            return 0
         return self._operations(CLUSTER_OPERATIONS, ResourceType.CLUSTER, CLUSTER_NAME)
 
     def _operations(self, fields: int, kind: ResourceType, name: str) -> int:
@@ -93,3 +103,14 @@ class RestrictedAccess(Access):
 
 
 UNRESTRICTED = Access()
+
+
+def check_configs(access: Access, operation: Operation, kind: int, name: str) -> None:
+    """Raises KafkaError for who may not do `operation` with the configs of a resource."""
+    if kind == ConfigResource.TOPIC:
+        access.check_topic(operation, name)
+    elif kind == ConfigResource.GROUP:
+        if not access.group(operation, name):
+            raise KafkaError(ErrorCode.GROUP_AUTHORIZATION_FAILED)
+    elif not access.cluster(operation):
+        raise KafkaError(ErrorCode.CLUSTER_AUTHORIZATION_FAILED)

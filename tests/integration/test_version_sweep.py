@@ -140,6 +140,63 @@ FILL: dict[ApiKey, Fill] = {
         "topics": [r.TopicRequest(name=TOPIC)],
         "response_partition_limit": 10,
     },
+    ApiKey.ADD_PARTITIONS_TO_TXN: lambda r, v, i: (
+        {}
+        if v >= 4
+        else {
+            "v3_and_below_transactional_id": "sweep",
+            "v3_and_below_topics": [r.AddPartitionsToTxnTopic(name=TOPIC, partitions=[0])],
+        }
+    ),
+    ApiKey.TXN_OFFSET_COMMIT: lambda r, v, i: {
+        "transactional_id": "sweep",
+        "group_id": "sweep",
+        "topics": rows(r, "TxnOffsetCommitRequestTopic", "TxnOffsetCommitRequestPartition", name=TOPIC),
+    },
+    ApiKey.WRITE_TXN_MARKERS: lambda r, v, i: {
+        "markers": [r.WritableTxnMarker(topics=[r.WritableTxnMarkerTopic(name="no-such-topic", partition_indexes=[0])])]
+    },
+    ApiKey.DESCRIBE_TRANSACTIONS: lambda r, v, i: {"transactional_ids": ["sweep"]},
+    ApiKey.ALTER_CLIENT_QUOTAS: lambda r, v, i: {
+        "entries": [
+            r.EntryData(
+                entity=[r.EntityData(entity_type="user", entity_name="nobody")],
+                ops=[r.OpData(key="producer_byte_rate", value=1e9)],
+            )
+        ]
+    },
+    ApiKey.ALTER_REPLICA_LOG_DIRS: lambda r, v, i: {
+        "dirs": [r.AlterReplicaLogDir(path="/nowhere", topics=[r.AlterReplicaLogDirTopic(name=TOPIC, partitions=[0])])]
+    },
+    ApiKey.ALTER_USER_SCRAM_CREDENTIALS: lambda r, v, i: {
+        "deletions": [r.ScramCredentialDeletion(name="nobody", mechanism=1)]
+    },
+    ApiKey.CONSUMER_GROUP_DESCRIBE: lambda r, v, i: {"group_ids": ["sweep"]},
+    ApiKey.CREATE_ACLS: lambda r, v, i: {
+        "creations": [
+            r.AclCreation(
+                resource_type=2,
+                resource_name=TOPIC,
+                resource_pattern_type=3,
+                principal="User:nobody",
+                host="*",
+                operation=3,
+                permission_type=3,
+            )
+        ]
+    },
+    ApiKey.DELETE_ACLS: lambda r, v, i: {
+        "filters": [
+            r.DeleteAclsFilter(
+                resource_type_filter=1,
+                pattern_type_filter=1,
+                operation=1,
+                permission_type=1,
+                principal_filter="User:no",
+            )
+        ]
+    },
+    ApiKey.ELECT_LEADERS: lambda r, v, i: {"topic_partitions": [r.TopicPartitions(topic=TOPIC, partitions=[0])]},
     ApiKey.VECTOR_SEARCH: lambda r, v, i: {"topic_name": TOPIC, "queries": [r.Query(text="anything")]},
 }
 GROUP_APIS = (ApiKey.HEARTBEAT, ApiKey.SYNC_GROUP, ApiKey.LEAVE_GROUP, ApiKey.OFFSET_COMMIT, ApiKey.OFFSET_DELETE)

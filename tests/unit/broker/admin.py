@@ -1,17 +1,18 @@
 """A broker's topics over a simulated disk, and its handlers, without sockets."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from broker.config import Config
 from broker.context import RequestContext
-from broker.meta_store import MetaStore
+from broker.meta_store import Metadata, MetaStore
 from broker.producer_ids import ProducerIds
 from broker.registry import load_handlers
 from broker.security.access import UNRESTRICTED, Access
-from broker.security.store import Security
+from broker.security.security import Security
 from broker.topics import Topic, Topics
 from protocol.api_keys import ApiKey
 from protocol.codec import decode_request, decode_response, encode_request, encode_response
@@ -23,6 +24,13 @@ from tests.simulated_storage import Machine, ManualClock, SimulatedFileSystem
 
 DIRECTORY = Path("/data")
 STORAGE = StorageConfig(wal_file_bytes=1 << 16, wal_bytes_max=1 << 22, min_free_bytes=0)
+
+
+def security_of(**settings: Any) -> Security:
+    """Users, ACLs and rights of a broker that is just set up, and keeps nothing."""
+    store: Any = SimpleNamespace(metadata=Metadata("test"))
+    store.replace = lambda **changes: setattr(store, "metadata", replace(store.metadata, **changes))
+    return Security(Config(**settings), store)
 
 
 class Admin:
@@ -51,6 +59,7 @@ class Admin:
         self.services: Any = SimpleNamespace(
             config=self.config,
             topics=self.topics,
+            clock=self.machine.clock,
             producer_ids=ProducerIds(self.store),
             security=Security(self.config, self.store),
             cluster_id=self.store.metadata.cluster_id,

@@ -72,7 +72,6 @@ class Core(Admin):
         self.services = SimpleNamespace(
             **vars(self.services),
             logs=self.logs,
-            clock=self.machine.clock,
             metrics=Metrics(),
             refusals=BoundedLog(self.machine.clock.monotonic),
             scheduler=self.scheduler,

@@ -55,7 +55,9 @@ class World(Admin):
 
     async def ask(self, queries: int = 1, **fields: Any) -> SearchResponse:
         name = {} if "topic_id" in fields else {"topic": "logs"}
-        return await self.search.search(SearchRequest(**name, queries=(Query(text="q"),) * queries, **fields))
+        return await self.search.search(
+            SearchRequest(**name, queries=(Query(text="q"),) * queries, **fields), self.access
+        )
 
 
 async def test_only_what_is_asked_for_is_kept() -> None:

@@ -12,8 +12,10 @@ from broker.bounded_log import BoundedLog
 from broker.gateways.limit import MAX_BODY_BYTES
 from broker.gateways.rest import build_app
 from broker.metrics import Metrics
+from broker.security.access import Access
 from protocol.errors import ErrorCode, KafkaError
 from tests.simulated_storage import ManualClock
+from tests.unit.broker.admin import security_of
 from vector.request import Hit, PartitionState, QueryResult, SearchRequest, SearchResponse, VectorsNotEnabled
 
 SEARCH = "/v1/topics/logs/search"
@@ -61,13 +63,13 @@ class FakeSearch:
         self.error: Exception | None = None
         self.readiness = "loading"
 
-    async def search(self, request: SearchRequest) -> Any:
+    async def search(self, request: SearchRequest, access: Access) -> Any:
         self.requests.append(request)
         if self.error is not None:
             raise self.error
         return self.response
 
-    async def status(self, topic: str) -> dict[str, Any]:
+    async def status(self, topic: str, access: Access) -> dict[str, Any]:
         if self.error is not None:
             raise self.error
         return {"topic": topic, "state": "ready"}
@@ -81,7 +83,13 @@ def search() -> FakeSearch:
 @pytest.fixture
 def services(search: FakeSearch) -> Any:
     refusals = BoundedLog(ManualClock().monotonic)
-    return SimpleNamespace(search=search, metrics=Metrics(), logs=SimpleNamespace(failed=None), refusals=refusals)
+    return SimpleNamespace(
+        search=search,
+        metrics=Metrics(),
+        logs=SimpleNamespace(failed=None),
+        refusals=refusals,
+        security=security_of(),
+    )
 
 
 @pytest.fixture
@@ -279,7 +287,6 @@ async def test_a_form_is_not_read_as_json(client: httpx.AsyncClient, search: Fak
         (ErrorCode.REQUEST_TIMED_OUT, 504, "TIMEOUT", True),
         (ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, 503, "INDEX_LOADING", True),
         (ErrorCode.COORDINATOR_NOT_AVAILABLE, 503, "EMBEDDER_UNAVAILABLE", True),
-        (ErrorCode.TOPIC_AUTHORIZATION_FAILED, 403, "NOT_AUTHORIZED", False),
         (ErrorCode.INVALID_CONFIG, 400, "INVALID_CONFIG", False),
         (ErrorCode.INVALID_REQUEST, 400, "INVALID_ARGUMENT", False),
         (ErrorCode.POLICY_VIOLATION, 400, "OVER_LIMIT", False),

@@ -1,55 +1,38 @@
-"""SCRAM users and ACLs: durable before a change is answered, in force at once."""
+"""The broker's users and ACLs, and from both what a client may do. Changes are durable when they return."""
 
 from collections.abc import Collection, Iterable, Mapping
 
 from broker.config import Config, ConfigError
+from broker.listeners import listeners
 from broker.meta_store import MetaStore
 from broker.operations import Operation
 from broker.security.access import UNRESTRICTED, Access, RestrictedAccess
 from broker.security.acl import Acl, AclFilter, PatternType, Permission, ResourceType
 from broker.security.authorizer import Authorizer
-from broker.security.scram import Credential, ScramMechanism
+from broker.security.logins import Logins
+from broker.security.plain import PlainUsers
+from broker.security.quotas import Entity, Quotas, entity_of
+from broker.security.users import ScramUsers
 from protocol.errors import ErrorCode, KafkaError
 
 
-class ScramUsers:
-    """Who may log in by SCRAM. A user may have a credential for each mechanism."""
-
-    def __init__(self, store: MetaStore) -> None:
-        self._store = store
-        self._credentials = {
-            (name, ScramMechanism(code)): Credential(*fields)
-            for name, rows in store.metadata.scram.items()
-            for code, fields in rows.items()
-        }
-
-    def get(self, name: str, mechanism: ScramMechanism) -> Credential | None:
-        return self._credentials.get((name, mechanism))
-
-    def of_user(self, name: str) -> dict[ScramMechanism, Credential]:
-        return {mechanism: found for (user, mechanism), found in self._credentials.items() if user == name}
-
-    def names(self) -> list[str]:
-        """In order."""
-        return sorted({name for name, _ in self._credentials})
-
-    def change(self, changes: Mapping[tuple[str, ScramMechanism], Credential | None]) -> None:
-        """Sets credentials, or removes those that are None; raises OSError, and then nothing is changed."""
-        credentials = {**self._credentials, **changes}
-        kept = {key: credential for key, credential in credentials.items() if credential is not None}
-        rows: dict[str, dict[int, list[object]]] = {}
-        for (name, mechanism), credential in kept.items():
-            rows.setdefault(name, {})[int(mechanism)] = list(credential)
-        self._store.replace(scram=rows)
-        self._credentials = kept
-
-
 class Security:
-    """Users, entries, and from both what a client may do."""
+    """One broker's."""
 
     def __init__(self, config: Config, store: MetaStore) -> None:
         """Raises ConfigError."""
         self.users = ScramUsers(store)
+        self.plain = PlainUsers(config.sasl_plain_users_file)
+        self.logins = Logins(self.plain, self.users, config.connection_failed_authentication_delay_ms / 1000)
+        self.admits_anonymous = any(
+            not listener.protocol.sasl and not (listener.protocol.tls and config.ssl_client_auth == "required")
+            for listener in listeners(config)
+        )
+        """Whether some listener lets clients in that have not said who they are; then HTTP and gRPC do so too."""
+        self.quotas = Quotas(
+            [(entity_of(dict(names)), values) for names, values in store.metadata.quotas],
+            config.quota_window_num * config.quota_window_size_seconds,
+        )
         self.authorizer: Authorizer | None = None
         self._store = store
         if config.authorizer_class_name:
@@ -64,6 +47,13 @@ class Security:
         if self.authorizer is None:
             return Access(principal) if principal != UNRESTRICTED.principal else UNRESTRICTED
         return RestrictedAccess(self.authorizer, principal, host)
+
+    def change_quotas(self, changes: Mapping[Entity, Mapping[str, float]]) -> None:
+        """Sets all quotas of each entity; raises OSError, and then nothing is changed."""
+        entries = {entity: values for entity, values in {**self.quotas.entries, **changes}.items() if values}
+        if entries != self.quotas.entries:
+            self._store.replace(quotas=[[list(entity), dict(values)] for entity, values in entries.items()])
+            self.quotas.replace(entries.items())
 
     def acl_refusal(self, access: Access, operation: Operation) -> KafkaError | None:
         """Why a principal may not do `operation` with ACLs; None if it may."""
