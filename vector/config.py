@@ -113,6 +113,21 @@ TOPIC_KEYS: Mapping[str, ConfigKey] = {
             _boolean,
             "Stop indexing until this is false again; searches go on. `senselog vector pause` and `resume` set it.",
         ),
+        ConfigKey(
+            "vector.cutover",
+            "string",
+            "auto",
+            _one_of("auto", "manual"),
+            "When a generation that was built beside the live one takes its place: auto, as soon as it is complete, or manual, when "
+            "`senselog vector cutover` says so.",
+        ),
+        ConfigKey(
+            "vector.generation.retention.ms",
+            "int",
+            "86400000",
+            _between(0, 2**31 - 1),
+            "For how long the previous generation of the index is kept, for `senselog vector rollback`.",
+        ),
         ConfigKey("vector.hnsw.m", "int", "16", _between(4, 128), "Links per node of the HNSW graph."),
         ConfigKey(
             "vector.hnsw.ef.construction",
@@ -162,3 +177,5 @@ class VectorConfig:
     hnsw_ef_search: int
     storage: str
     paused: bool = False
+    cutover: str = "auto"
+    generation_retention_ms: int = 86_400_000

@@ -1,19 +1,26 @@
-"""Generations of a topic's index: what its vectors mean, and the folder they live in: data/vector/TOPIC_ID/GENERATION/PARTITION."""
+"""Generations of a topic's index: what their vectors mean, which one is searched, and the folders they live in.
 
+data/vector/TOPIC_ID/generations.json names the live generation, the one being built beside it and the one that was live before;
+data/vector/TOPIC_ID/GENERATION/PARTITION holds an index. What the file does not name does not exist.
+"""
+
+import dataclasses
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vector.index.files import create_directory, sync_directory, write_durable
+from vector.index.files import create_directory, replace_durable, sync_directory, write_durable
 
 FILE = "generation.json"
+STATE_FILE = "generations.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Vectors may be compared, and an index continued, only where all of this is equal."""
+    """Vectors may be compared, and an index continued, only where all of this is equal. `asked_dimensions` is how the model is
+    opened again (0: as many as it has), which says nothing about the vectors."""
 
     field: str
     long_text: str
@@ -21,6 +28,13 @@ class Identity:
     revision: str
     dimensions: int
     metric: str
+    asked_dimensions: int = dataclasses.field(default=0, compare=False)
+
+    def same_vectors(self, other: "Identity") -> bool:
+        """Whether a text has the same vector there. Under cosine an index keeps directions alone."""
+        if (self.model, self.revision, self.dimensions) != (other.model, other.revision, other.dimensions):
+            return False
+        return self.metric == other.metric or other.metric != "cosine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,34 +50,139 @@ class Generation:
         return self.directory / str(partition)
 
 
-def latest_generation(topic_directory: Path) -> Generation | None:
-    """The one that was used last, None when there is none that can be read."""
-    for directory in sorted(_numbered(topic_directory), key=lambda path: int(path.name), reverse=True):
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Numbers of generations; `since_ms`: when `live` became that, milliseconds since 1970; `last`: the highest number given out."""
+
+    live: int | None = None
+    building: int | None = None
+    previous: int | None = None
+    since_ms: int = 0
+    last: int = 0
+
+    @property
+    def named(self) -> set[int]:
+        return {number for number in (self.live, self.building, self.previous) if number is not None}
+
+
+class Generations:
+    """The generations of one topic, on disk; all methods raise OSError, and may be called again then."""
+
+    def __init__(self, topic_directory: Path) -> None:
+        """Opens them. A state that cannot be read is made anew: the newest generation that can be read is live."""
+        self._directory = topic_directory
+        self._found = {one.number: one for one in _read_all(topic_directory)}
+        self._state = self._load()
+
+    def _load(self) -> _State:
         try:
-            data: dict[str, Any] = json.loads((directory / FILE).read_text())
-            return Generation(int(directory.name), Identity(**data), directory)
+            data: dict[str, Any] = json.loads((self._directory / STATE_FILE).read_text())
+            state = _State(**data)
         except (OSError, ValueError, TypeError):
-            continue
-    return None
+            return _State(live=max(self._found, default=None))
+        if state.live not in self._found:
+            return _State(live=max(self._found, default=None), last=state.last)
+        return replace(
+            state,
+            building=state.building if state.building in self._found else None,
+            previous=state.previous if state.previous in self._found else None,
+        )
 
+    @property
+    def live(self) -> Generation | None:
+        """The one that is searched."""
+        return self._named(self._state.live)
 
-def open_generation(topic_directory: Path, identity: Identity) -> Generation:
-    """The latest generation if it has this identity, else a new one; older ones are deleted, they can be made again from the log.
+    @property
+    def building(self) -> Generation | None:
+        """The one that takes its place when it is complete."""
+        return self._named(self._state.building)
 
-    Raises OSError.
-    """
-    current = latest_generation(topic_directory)
-    if current is None or current.identity != identity:
-        number = 1 + max((int(path.name) for path in _numbered(topic_directory)), default=0)
-        directory = topic_directory / str(number)
+    @property
+    def previous(self) -> Generation | None:
+        """The one that was searched before, kept to go back to."""
+        return self._named(self._state.previous)
+
+    def _named(self, number: int | None) -> Generation | None:
+        return None if number is None else self._found[number]
+
+    def want(self, identity: Identity) -> None:
+        """Makes it so that a generation of this identity is live or being built: one of those there are, or a new one."""
+        state = self._state
+        building, live, previous = self.building, self.live, self.previous
+        if live is None:
+            number = self._create(identity)
+            self._store(_State(live=number, last=number))
+        elif building is not None and building.identity == identity:
+            return
+        elif live.identity == identity:
+            self._store(replace(state, building=None))
+        elif previous is not None and previous.identity == identity:
+            self._store(replace(state, building=previous.number))
+        else:
+            self._build(identity)
+
+    def _build(self, identity: Identity) -> None:
+        number = self._create(identity)
+        self._store(replace(self._state, building=number, last=number))
+
+    def rebuild(self) -> None:
+        """Builds what is live anew from the log, unless something is being built."""
+        if self.live is not None and self.building is None:
+            self._build(self.live.identity)
+
+    def go_back(self) -> None:
+        """The previous generation is to become the live one again."""
+        if self._state.previous is not None:
+            self._store(replace(self._state, building=self._state.previous))
+
+    def cut_over(self, number: int, now_ms: int) -> None:
+        """This generation is live; what was live is kept."""
+        state = self._state
+        building = None if state.building == number else state.building
+        self._store(_State(number, building, previous=state.live, since_ms=now_ms, last=state.last))
+
+    def expire(self, now_ms: int, keep_ms: int) -> None:
+        """Forgets the previous generation once the live one has been that for `keep_ms`."""
+        state = self._state
+        if state.previous is not None and state.previous != state.building and now_ms - state.since_ms >= keep_ms:
+            self._store(replace(state, previous=None))
+
+    def clean(self) -> list[int]:
+        """Deletes the folders of generations that nothing names, closed before; returns their numbers."""
+        gone = [number for number in self._found if number not in self._state.named]
+        for number in gone:
+            shutil.rmtree(self._found.pop(number).directory, ignore_errors=True)
+        for path in _numbered(self._directory):
+            if int(path.name) not in self._found:
+                shutil.rmtree(path, ignore_errors=True)
+        return gone
+
+    def _create(self, identity: Identity) -> int:
+        number = 1 + max((int(path.name) for path in _numbered(self._directory)), default=0)
+        number = max(number, self._state.last + 1)
+        directory = self._directory / str(number)
         create_directory(directory)
         write_durable(directory / FILE, [json.dumps(asdict(identity), indent=2).encode()])
         sync_directory(directory)
-        current = Generation(number, identity, directory)
+        self._found[number] = Generation(number, identity, directory)
+        return number
+
+    def _store(self, state: _State) -> None:
+        if state != self._state:
+            replace_durable(self._directory / STATE_FILE, json.dumps(asdict(state), indent=2).encode())
+            self._state = state
+
+
+def _read_all(topic_directory: Path) -> list[Generation]:
+    found = []
     for directory in _numbered(topic_directory):
-        if directory != current.directory:
-            shutil.rmtree(directory, ignore_errors=True)
-    return current
+        try:
+            data: dict[str, Any] = json.loads((directory / FILE).read_text())
+            found.append(Generation(int(directory.name), Identity(**data), directory))
+        except (OSError, ValueError, TypeError):
+            continue
+    return found
 
 
 def _numbered(topic_directory: Path) -> list[Path]:

@@ -87,6 +87,7 @@ class PartitionIndexer:
         state: LogState,
         lag: LagClock,
         gate: Callable[[], Awaitable[object]],
+        background: Callable[[], bool] = lambda: False,
     ) -> None:
         self.place = place
         self.index = index
@@ -100,6 +101,7 @@ class PartitionIndexer:
         self._known_elsewhere = known_elsewhere
         self._on_progress = on_progress
         self._gate = gate
+        self._background = background
         self._bell = asyncio.Event()
         self._bell.set()
         self._checkpoint_due: float | None = None
@@ -167,7 +169,7 @@ class PartitionIndexer:
             reasons: dict[bytes, str] = {}
             new = {content: text for content, text in stretch.texts.items() if content not in vectors}
             if new:
-                embedded = await self._scheduler.vectors(new)
+                embedded = await self._scheduler.vectors(new, background=self._background())
                 vectors |= {content: one for content, one in embedded.items() if not isinstance(one, Refusal)}
                 reasons = {content: one.reason for content, one in embedded.items() if isinstance(one, Refusal)}
             failures = await self._in_index_thread(self._append_unless_failed, stretch, vectors, reasons)

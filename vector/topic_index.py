@@ -1,29 +1,31 @@
-"""All partitions of one topic in a worker: opened, indexed, waited for, searched."""
+"""One topic in a worker: the generation that is searched, the one that is built beside it, and what a caller waits for."""
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from protocol.errors import ErrorCode, KafkaError
-from vector.channel import ChannelClosed
-from vector.config import NO_MODEL, VectorConfig
+from vector.config import VectorConfig
 from vector.embed.port import Float32
 from vector.embed.scheduler import EmbedScheduler
-from vector.generation import Generation, Identity, latest_generation, open_generation
-from vector.index.builder import Builder
+from vector.generation import Generation, Generations, Identity
+from vector.generation_index import GenerationIndex, TopicPlace, WorkerParts, known_vectors
 from vector.index.partition_index import PartitionIndex
-from vector.index.settings import IndexSettings
-from vector.indexer import LogSource, LogState, PartitionIndexer, PartitionPlace
+from vector.indexer import LogState
 from vector.lag import LagClock
-from vector.models import Models
-from vector.prepare import Extraction
-from vector.threads import WorkerThreads
 
 RETRY_S = 5.0
-"""After a disk error or damage while indexing: the log has everything, so trying again loses nothing."""
+HOLD_RECORDS_MAX = 1000
+"""Where no more are missing, the live generation waits, so that the next one can reach it and no freshness is lost in between."""
+HOLD_S = 10.0
+HOLD_POLL_S = 0.01
+BACKGROUND_WAIT_MAX_S = 1.0
+"""A build waits so long for live traffic before each run of records, and then goes on all the same: it must end some day."""
+BACKGROUND_POLL_S = 0.02
+EXPIRE_INTERVAL_S = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -43,39 +45,40 @@ class Assignment:
     recovered: dict[int, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerParts:
-    """What all topics of a worker share."""
-
-    directory: Path
-    source: LogSource
-    models: Models
-    threads: WorkerThreads
-    builder: Builder
-
-
 @dataclass(slots=True, eq=False)
 class _Waiter:
     offsets: dict[int, int]
     future: "asyncio.Future[None]"
 
 
+@dataclass(slots=True, frozen=True)
+class _Start:
+    """When a build began to be watched, and at how many records."""
+
+    at_s: float
+    records: int
+
+
 class TopicIndex:
-    """One topic. `open` runs as long as the topic is assigned."""
+    """See the module. `start` it; it works until `close`."""
 
     def __init__(self, assignment: Assignment, parts: WorkerParts) -> None:
         self.assignment = assignment
-        self.generation: Generation | None = None
-        self.scheduler: EmbedScheduler | None = None
-        self.indexes: dict[int, PartitionIndex] = {}
-        self.indexers: dict[int, PartitionIndexer] = {}
+        self.live: GenerationIndex | None = None
+        """What is searched; queries are embedded by its model."""
+        self.building: GenerationIndex | None = None
         self.trouble: str | None = None
         self._parts = parts
+        self._generations: Generations | None = None
         self._lags: dict[int, LagClock] = {}
         self._waiters: set[_Waiter] = set()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._opening: asyncio.Task[None] | None = None
-        self._running = asyncio.Event()
+        self._work: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._start: _Start | None = None
+        self._built = asyncio.Event()
+        self._running, self._live_may_read = asyncio.Event(), asyncio.Event()
+        self._live_may_read.set()
         if not assignment.config.paused:
             self._running.set()
 
@@ -84,100 +87,52 @@ class TopicIndex:
         """The topic's folder; the id, so a topic created again under the name starts empty."""
         return self._parts.directory / self.assignment.topic_id.hex()
 
+    @property
+    def generation(self) -> Generation | None:
+        """The live one."""
+        return None if self.live is None else self.live.generation
+
+    @property
+    def indexes(self) -> dict[int, PartitionIndex]:
+        """The live generation's open ones by partition."""
+        return {} if self.live is None else self.live.indexes
+
+    @property
+    def scheduler(self) -> EmbedScheduler | None:
+        """Of the live generation's model; None while it is not there."""
+        return None if self.live is None else self.live.scheduler
+
     def start(self) -> None:
         """Begins to open and index, in the background."""
         self._follow(self.assignment.states)
-        self._opening = asyncio.get_running_loop().create_task(self._keep_opening())
+        self._again()
+        self._spawn(self._keep_expiring())
 
     def _follow(self, states: Mapping[int, LogState]) -> None:
         for partition, state in states.items():
             clock = self._lags.setdefault(partition, LagClock(asyncio.get_running_loop().time))
             clock.saw(state.last_stable_offset)
 
-    async def _keep_opening(self) -> None:
-        while True:
-            try:
-                await self._open()
-            except Exception as error:  # whatever it is, nobody else would try again
-                self.trouble = str(error) or type(error).__name__
-                logger.exception("cannot open the index of %s", self.assignment.topic)
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _open(self) -> None:
-        config, model = self.assignment.config, self.assignment.model
-        before = latest_generation(self.directory)
-        if before is not None and (before.identity.model, before.identity.field) == (model, config.field):
-            # Searches by vector work before the model is there, and without it.
-            self.generation = before
-            await self._open_indexes(before, list(self.assignment.states))
-        scheduler = await self._parts.models.get(model, config.dimensions)
-        embedder = scheduler.embedder
-        identity = Identity(
-            config.field, config.long_text, model, embedder.revision, embedder.dimensions, config.metric
-        )
-        generation = self.generation
-        if generation is None or generation.identity != identity:
-            # Nothing may be searched between the two: this model's vectors mean nothing in the other's index.
-            self.generation = None
-            await self._close_indexes()
-            generation = await self._in_index_thread(open_generation, self.directory, identity)
-            self.generation = generation
-        self.scheduler = scheduler
-        await self._index_all(generation)
-
-    async def _index_all(self, generation: Generation) -> None:
-        """Opens and indexes every partition, those included that are added meanwhile."""
-        while missing := [partition for partition in self.assignment.states if partition not in self.indexers]:
-            await self._open_indexes(generation, missing)
-            for partition in missing:
-                self._start_indexer(partition)
-        self.trouble = None
-
-    async def _open_indexes(self, generation: Generation, partitions: Iterable[int]) -> None:
-        for partition in partitions:
-            await self._open_index(generation, partition)
-
-    async def _open_index(self, generation: Generation, partition: int) -> None:
-        while partition not in self.indexes:
-            try:
-                await self._in_index_thread(self._open_in_thread, generation, partition)
-            except (OSError, ValueError) as error:
-                self.trouble = f"partition {partition}: {error}"
-                logger.exception("cannot open the index of %s-%d", self.assignment.topic, partition)
-                await asyncio.sleep(RETRY_S)
-            else:
-                self.trouble = None
-
-    def _open_in_thread(self, generation: Generation, partition: int) -> None:
-        config, identity = self.assignment.config, generation.identity
-        settings = IndexSettings(
-            dimensions=identity.dimensions,
-            metric=identity.metric,  # type: ignore[arg-type]  # checked when the topic was configured
-            hnsw_m=config.hnsw_m,
-            ef_construction=config.hnsw_ef_construction,
-            ef_search=config.hnsw_ef_search,
-            storage=config.storage,  # type: ignore[arg-type]
-        )
-        index = PartitionIndex.open(generation.partition_directory(partition), settings)
-        recovered = self.assignment.recovered.get(partition)
-        if recovered is not None and index.indexed_offset > recovered:
-            index.truncate(recovered)
-        # Here, not by who waits for it: one that is cancelled meanwhile must still find the index, to close it.
-        self.indexes[partition] = index
-        self._parts.builder.submit(index)
+    # What the broker says
 
     def take_over(self, assignment: Assignment) -> bool:
-        """Whether nothing but partitions, and whether indexing is paused, is new, and this goes on with it."""
+        """Goes on with a changed topic, searches included; False where its indexes must be opened anew for that."""
         current = self.assignment
-        same = replace(current.config, paused=assignment.config.paused) == assignment.config
-        if not same or current.model != assignment.model:
+        old, new = current.config, assignment.config
+        same_graphs = ("hnsw_m", "hnsw_ef_construction", "hnsw_ef_search", "storage")
+        if any(getattr(old, name) != getattr(new, name) for name in same_graphs):
             return False
-        current.config = assignment.config
-        self._running.clear() if assignment.config.paused else self._running.set()
-        if self.scheduler is not None and not assignment.config.paused:
-            self.scheduler.circuit.retry_now()
+        current.config, current.model = new, assignment.model
+        self._running.clear() if new.paused else self._running.set()
+        for index in (self.live, self.building):
+            if index is not None and index.scheduler is not None and old.paused and not new.paused:
+                index.scheduler.circuit.retry_now()
+        self._built.set()
         self.add_partitions({p: state for p, state in assignment.states.items() if p not in current.states})
         return True
 
@@ -185,56 +140,7 @@ class TopicIndex:
         """The topic has grown."""
         self.assignment.states.update(states)
         self._follow(states)
-        if self._opening is not None and self._opening.done() and self.generation is not None:
-            self._opening = asyncio.get_running_loop().create_task(self._index_all(self.generation))
-
-    def _start_indexer(self, partition: int) -> None:
-        assert self.scheduler is not None
-        assert self.generation is not None
-        config, embedder = self.assignment.config, self.scheduler.embedder
-        indexer = PartitionIndexer(
-            PartitionPlace(self.assignment.topic_id, self.generation.number, partition),
-            self.indexes[partition],
-            Extraction(
-                config.field, config.long_text, embedder.dimensions, self.assignment.model != NO_MODEL, embedder.split
-            ),
-            source=self._parts.source,
-            scheduler=self.scheduler,
-            threads=self._parts.threads,
-            builder=self._parts.builder,
-            known_elsewhere=lambda hashes: self._known_elsewhere(partition, hashes),
-            on_progress=self._progress,
-            state=self.assignment.states[partition],
-            lag=self._lags[partition],
-            gate=self._running.wait,
-        )
-        self.indexers[partition] = indexer
-        self._tasks[partition] = asyncio.get_running_loop().create_task(self._keep_indexing(indexer))
-
-    async def _keep_indexing(self, indexer: PartitionIndexer) -> None:
-        while True:
-            try:
-                await indexer.run()
-            except ChannelClosed:
-                return
-            except Exception as error:  # whatever it is, nobody else would index this partition again
-                if isinstance(error, KafkaError) and error.code == ErrorCode.UNKNOWN_TOPIC_ID:
-                    return  # deleted; the broker is about to say so
-                self.trouble = f"partition {indexer.place.partition}: {error}"
-                logger.exception("indexing %s-%d", self.assignment.topic, indexer.place.partition)
-                await asyncio.sleep(RETRY_S)
-                self.trouble = None
-
-    def _known_elsewhere(self, partition: int, hashes: list[bytes]) -> dict[bytes, Float32]:
-        """Vectors that other partitions of the topic have: a text is embedded once for the whole topic."""
-        found: dict[bytes, Float32] = {}
-        for other, index in list(self.indexes.items()):
-            missing = [content for content in hashes if content not in found]
-            if other != partition and missing:
-                found |= index.known_vectors(missing)
-        return found
-
-    # Freshness
+        self._again()
 
     def ring(self, partition: int, state: LogState) -> None:
         """A partition's log has moved."""
@@ -242,14 +148,234 @@ class TopicIndex:
             return  # the call that adds it waits for its turn; its indexer reads at once and learns where the log is
         self.assignment.states[partition] = state
         self._follow({partition: state})
-        indexer = self.indexers.get(partition)
-        if indexer is not None:
-            indexer.ring(state)
+        for index in (self.live, self.building):
+            if index is not None:
+                index.ring(partition, state)
+
+    # From what is configured to what is searched
+
+    def _again(self) -> None:
+        """Makes the generations what the assignment says, from wherever the last attempt is; each step may be repeated."""
+        if self._work is not None:
+            self._work.cancel()
+        self._work = asyncio.get_running_loop().create_task(self._keep_arranging())
+
+    async def _keep_arranging(self) -> None:
+        while True:
+            try:
+                await self._arrange()
+            except Exception as error:  # whatever it is, nobody else would try again
+                self.trouble = str(error) or type(error).__name__
+                logger.exception("cannot open the index of %s", self.assignment.topic)
+                await asyncio.sleep(RETRY_S)
+            else:
+                self.trouble = None
+                return
+
+    async def _arrange(self) -> None:
+        if self._generations is None:
+            self._generations = await self._in_index_thread(Generations, self.directory)
+            await self._take_back_lost()
+        generations = self._generations
+        await self._open_live(generations)  # searches by vector work before the model is there, and without it
+        config, model = self.assignment.config, self.assignment.model
+        embedder = (await self._parts.models.get(model, config.dimensions)).embedder
+        identity = Identity(
+            config.field,
+            config.long_text,
+            model,
+            embedder.revision,
+            embedder.dimensions,
+            config.metric,
+            config.dimensions,
+        )
+        await self._in_index_thread(generations.want, identity)
+        await self._open_live(generations)
+        await self._open_building(generations)
+        await self._clean()
+
+    async def _take_back_lost(self) -> None:
+        """What a log lost with its tail goes from the kept generation too, which is opened again when it may be too late to know."""
+        assert self._generations is not None
+        kept, recovered = self._generations.previous, self.assignment.recovered
+        if kept is not None and recovered:
+            index = self._new_index(kept)
+            await index.open([p for p in recovered if kept.partition_directory(p).is_dir()], recovered)
+            await index.close()
+
+    def _new_index(self, generation: Generation, **options: Any) -> GenerationIndex:
+        assignment = self.assignment
+        place = TopicPlace(assignment.topic, assignment.topic_id, assignment.config, assignment.states, self._lags)
+        options = {"gate": self._live_gate, "on_progress": self._progress, **options}
+        return GenerationIndex(generation, place, self._parts, **options)
+
+    async def _open_live(self, generations: Generations) -> None:
+        if generations.live is None:
+            return
+        if self.live is None:
+            self.live = self._new_index(generations.live)
+        await self.live.open(list(self.assignment.states), self.assignment.recovered)
+        self._spawn(self._index(self.live))
+
+    async def _index(self, index: GenerationIndex) -> None:
+        """Indexes all that is open, once the model is there."""
+        if index.scheduler is not None or await index.find_model():
+            index.index(list(index.indexes))
+
+    async def _open_building(self, generations: Generations) -> None:
+        wanted = generations.building
+        if self.building is not None and self.building.generation != wanted:
+            await self._abandon()
+        if wanted is None or (
+            self.live is not None and self.live.generation == wanted
+        ):  # its cut-over is being written down
+            return
+        if self.building is None:
+            self.building = self._new_index(
+                wanted,
+                gate=self._building_gate,
+                on_progress=self._built.set,
+                known_elsewhere=lambda hashes: self._known_to_live(wanted, hashes),
+            )
+            self.building.background = True
+            self._start = None
+            self._spawn(self._finish(self.building))
+        await self.building.open(list(self.assignment.states), self.assignment.recovered)
+        self._start = self._start or _Start(asyncio.get_running_loop().time(), self._records(self.building))
+        self._spawn(self._index(self.building))
+        self._built.set()
+
+    def _known_to_live(self, generation: Generation, hashes: list[bytes]) -> dict[bytes, Float32]:
+        live = self.live
+        if live is None or not live.generation.identity.same_vectors(generation.identity):
+            return {}
+        return known_vectors(list(live.indexes.values()), hashes)
+
+    async def _abandon(self) -> None:
+        building, self.building = self.building, None
+        self._live_may_read.set()
+        if building is not None:
+            await self._whatever_happens(building.close())
+
+    def _whatever_happens(self, work: Coroutine[Any, Any, None]) -> Awaitable[None]:
+        """Does it to its end, also when the caller is cancelled; `close` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return asyncio.shield(task)
+
+    # Who may index now
+
+    async def _live_gate(self) -> None:
+        await self._running.wait()
+        await self._live_may_read.wait()
+
+    async def _building_gate(self) -> None:
+        """Behind the live traffic."""
+        await self._running.wait()
+        await _until(lambda: not self._live_is_busy(), BACKGROUND_POLL_S, BACKGROUND_WAIT_MAX_S)
+
+    def _live_is_busy(self) -> bool:
+        live = self.live
+        if live is None or live.scheduler is None or live.waiting_for or not self._live_may_read.is_set():
+            return False
+        return live.behind({p: state.last_stable_offset for p, state in self.assignment.states.items()}) > 0
+
+    # Cut-over
+
+    async def _finish(self, building: GenerationIndex) -> None:
+        """Waits until the generation has all that the live one has, and puts it into its place."""
+        while self.building is building:
+            await self._built.wait()
+            self._built.clear()
+            if self.assignment.config.cutover == "manual" or self._missing(building) > HOLD_RECORDS_MAX:
+                continue
+            if self.building is building and await self._hold(building):
+                return
+
+    def _missing(self, building: GenerationIndex) -> int:
+        """Records that searches find now and would not find in it."""
+        live = self.live
+        offsets = {partition: live.indexed_offset(partition) for partition in live.indexes} if live else {}
+        unopened = set(self.assignment.states) - set(building.indexes)
+        return building.behind(offsets) + (HOLD_RECORDS_MAX + 1 if unopened else 0)
+
+    async def _hold(self, building: GenerationIndex) -> bool:
+        """Lets the live generation wait for the next one; whether that has taken its place."""
+        self._live_may_read.clear()
+        try:
+            reached = await _until(lambda: not self._missing(building), HOLD_POLL_S, HOLD_S)
+            if not reached or self.building is not building:
+                return False
+            await self._switch(building)
+            return True
+        finally:
+            self._live_may_read.set()
+
+    async def _switch(self, building: GenerationIndex) -> None:
+        """Searches see the one or the other, never both; a crash before it is written down repeats it."""
+        old, self.live, self.building = self.live, building, None
+        building.background = False
+        building.admit(self._live_gate, self._progress)
+        self._progress()
+        await self._whatever_happens(self._settle(building.generation, old))
+
+    async def _settle(self, new: Generation, old: GenerationIndex | None) -> None:
+        assert self._generations is not None
+        await self._in_index_thread(self._generations.cut_over, new.number, self._parts.clock.time_ms())
+        if old is not None:
+            await old.close()
+        await self._clean()
+
+    async def cut_over(self) -> None:
+        """Puts the generation that is being built into the place of the live one as it is. Raises KafkaError where there is none."""
+        if self.building is None:
+            raise KafkaError(
+                ErrorCode.INVALID_REQUEST, f"topic {self.assignment.topic!r}: no generation is being built"
+            )
+        await self._switch(self.building)
+
+    async def go_back(self) -> None:
+        """Makes the previous generation the live one again, as soon as it has caught up. Raises KafkaError where there is none."""
+        if self._generations is None or self._generations.previous is None:
+            raise KafkaError(
+                ErrorCode.INVALID_REQUEST, f"topic {self.assignment.topic!r}: no previous generation is kept"
+            )
+        await self._in_index_thread(self._generations.go_back)
+        self._again()
+
+    async def rebuild(self) -> None:
+        """Builds the live generation anew from the log: what failed is tried again, what is known is not embedded again."""
+        if self._generations is None or self._generations.live is None:
+            raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading")
+        if self._generations.building is not None:
+            number = self._generations.building.number
+            raise KafkaError(
+                ErrorCode.INVALID_REQUEST, f"topic {self.assignment.topic!r}: generation {number} is being built"
+            )
+        await self._in_index_thread(self._generations.rebuild)
+        self._again()
+
+    async def _keep_expiring(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_INTERVAL_S)
+            try:
+                await self._clean()
+            except OSError:
+                logger.exception("cannot delete old generations of %s", self.assignment.topic)
+
+    async def _clean(self) -> None:
+        assert self._generations is not None
+        keep_ms = self.assignment.config.generation_retention_ms
+        await self._in_index_thread(self._generations.expire, self._parts.clock.time_ms(), keep_ms)
+        for number in await self._in_index_thread(self._generations.clean):
+            self._parts.forget_failures(self.assignment.topic_id, number)
+
+    # Freshness
 
     def indexed_offset(self, partition: int) -> int:
         """Exclusive; -1 while the partition's index is not open."""
-        index = self.indexes.get(partition)
-        return -1 if index is None else index.indexed_offset
+        return -1 if self.live is None else self.live.indexed_offset(partition)
 
     def lag_ms(self, partition: int) -> int:
         """For how long the oldest committed record that is not indexed has been there; 0 when all are, or the index is not open."""
@@ -284,55 +410,89 @@ class TopicIndex:
 
     def status(self) -> dict[str, Any]:
         """JSON-able; see broker.search.status for what it becomes."""
-        scheduler = self.scheduler
-        model_trouble = self._parts.models.troubles.get((self.assignment.model, self.assignment.config.dimensions))
-        waiting = model_trouble or (scheduler.trouble if scheduler else None)
-        if self.assignment.config.paused:
-            waiting = "paused by vector.paused=true; `senselog vector resume` goes on"
-        paused = self.assignment.config.paused or bool(model_trouble) or bool(scheduler and scheduler.circuit.paused)
-        generation = self.generation
+        scheduler, generation = self.scheduler, self.generation
+        trouble, paused = self._trouble()
         return {
             "generation": generation.number if generation else 0,
             "identity": asdict(generation.identity) if generation else None,
-            "trouble": self.trouble or waiting,
+            "generations": self._generations_status(),
+            "trouble": trouble,
             "paused": paused,
             "embedder": scheduler.status() if scheduler else None,
             "partitions": {partition: self._partition_status(partition) for partition in self.assignment.states},
         }
 
+    def _trouble(self) -> tuple[str | None, bool]:
+        """Why the index is not keeping up, and whether only a person can help."""
+        if self.assignment.config.paused:
+            return "paused by vector.paused=true; `senselog vector resume` goes on", True
+        unopened = self._parts.models.troubles.get((self.assignment.model, self.assignment.config.dimensions))
+        if self.live is None or self.trouble:
+            return self.trouble or unopened, bool(unopened)
+        waiting_for = self.live.waiting_for
+        if waiting_for and self.building is not None:
+            progress = self._build_status(self.building)["progress"]
+            waiting_for += f"; generation {self.building.generation.number} replaces it, {progress:.0%} is built"
+        return waiting_for, self.live.needs_a_person
+
+    def _generations_status(self) -> dict[str, Any]:
+        generations = self._generations
+        previous = generations.previous if generations else None
+        return {
+            "building": self._build_status(self.building) if self.building else None,
+            "previous": {"generation": previous.number, "identity": asdict(previous.identity)} if previous else None,
+        }
+
+    def _records(self, index: GenerationIndex) -> int:
+        """Records of the log that a generation is done with."""
+        states = self.assignment.states.items()
+        return sum(max(0, index.indexed_offset(p) - state.log_start_offset) for p, state in states)
+
+    def _build_status(self, building: GenerationIndex) -> dict[str, Any]:
+        states = self.assignment.states.values()
+        total = sum(state.last_stable_offset - state.log_start_offset for state in states)
+        done = min(total, self._records(building))
+        start = self._start or _Start(asyncio.get_running_loop().time(), done)
+        seconds = asyncio.get_running_loop().time() - start.at_s
+        rate_per_s = (done - start.records) / seconds if seconds > 0 else 0.0
+        return {
+            "generation": building.generation.number,
+            "identity": asdict(building.generation.identity),
+            "records": total,
+            "done": done,
+            "progress": done / total if total else 1.0,
+            "rate_per_s": round(rate_per_s, 1),
+            "eta_s": round((total - done) / rate_per_s, 1) if rate_per_s > 0 else None,
+            "failed": sum(index.counts.failed for index in list(building.indexes.values())),
+            "waits_for_command": self.assignment.config.cutover == "manual",
+            "trouble": building.waiting_for,
+        }
+
     def _partition_status(self, partition: int) -> dict[str, Any]:
-        index = self.indexes.get(partition)
-        known = {"indexed_offset": -1} if index is None else index.status()
+        known = {"indexed_offset": -1} if self.live is None else self.live.partition_status(partition)
         return {**known, "lag_ms": self.lag_ms(partition)}
 
     async def close(self) -> None:
         """Stops indexing and closes the indexes, with a checkpoint."""
-        tasks = [*self._tasks.values(), *([self._opening] if self._opening else [])]
+        tasks = [*self._tasks, *([self._work] if self._work else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._close_indexes()
-
-    async def _close_indexes(self) -> None:
-        await self._in_index_thread(_nothing)  # what is being opened or written there has ended then
-        indexes = list(self.indexes.values())
-        self.indexes.clear()
-        self.indexers.clear()
-        for index in indexes:
-            self._parts.builder.forget(index)
-            await self._in_index_thread(_close, index)
+        await asyncio.gather(*tasks, *self._closing, return_exceptions=True)
+        for index in (self.live, self.building):
+            if index is not None:
+                await index.close()
+        self.live = self.building = None
 
     async def _in_index_thread(self, call: Any, *arguments: object) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._parts.threads.index, call, *arguments)
 
 
-def _nothing() -> None:
-    """Waited for in the index thread, which works in order."""
-
-
-def _close(index: PartitionIndex) -> None:
-    try:
-        index.close()
-    except OSError:
-        # What is lost is one checkpoint interval, which the log has.
-        logger.exception("cannot close the index in %s", index.directory)
+async def _until(condition: Callable[[], bool], poll_s: float, timeout_s: float) -> bool:
+    """Waits for it, at most so long; whether it holds."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + timeout_s
+    while loop.time() < end_s:
+        if condition():
+            return True
+        await asyncio.sleep(poll_s)
+    return condition()

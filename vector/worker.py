@@ -13,17 +13,21 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import numpy as np
+
 from protocol.errors import ErrorCode, KafkaError
 from vector.channel import Channel
 from vector.config import VectorConfig
 from vector.embed.port import EmbedSettings
+from vector.extract import content_hash
+from vector.generation_index import WorkerParts
 from vector.index.builder import Builder
 from vector.indexer import LogRun, LogState, PartitionPlace
 from vector.models import Models
 from vector.prepare import Failure
 from vector.priority import lower_priority
 from vector.threads import WorkerThreads
-from vector.topic_index import Assignment, TopicIndex, WorkerParts
+from vector.topic_index import Assignment, TopicIndex
 from vector.topic_search import TopicSearch
 
 PROGRESS_INTERVAL_S = 0.25
@@ -69,6 +73,10 @@ class Worker:
                 "bell": self._bell,
                 "search": self._search,
                 "status": self._status,
+                "cut_over": self._cut_over,
+                "go_back": self._go_back,
+                "rebuild": self._rebuild,
+                "embed": self._embed,
                 "stop": self._stop,
                 "ping": lambda _: None,
             }
@@ -92,7 +100,14 @@ class Worker:
 
     def _start(self, message: Mapping[str, Any]) -> None:
         models = Models(EmbedSettings.from_message(message["embed"]), self._threads)
-        self._parts = WorkerParts(Path(message["directory"]), self._log, models, self._threads, self._builder)
+        self._parts = WorkerParts(
+            Path(message["directory"]),
+            self._log,
+            models,
+            self._threads,
+            self._builder,
+            forget_failures=lambda topic_id, number: self.channel.notify("forget_failures", (topic_id, number)),
+        )
         known = {bytes(topic_id).hex() for topic_id in message["topics"]}
         directory = Path(message["directory"])
         directory.mkdir(parents=True, exist_ok=True)
@@ -147,6 +162,38 @@ class Worker:
     def _status(self, topic_id: bytes) -> dict[str, Any] | None:
         topic = self._topics.get(topic_id)
         return None if topic is None else topic.status()
+
+    def _topic(self, topic_id: bytes) -> TopicIndex:
+        topic = self._topics.get(topic_id)
+        if topic is None:
+            raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading")
+        return topic
+
+    async def _cut_over(self, topic_id: bytes) -> None:
+        await self._topic(topic_id).cut_over()
+
+    async def _go_back(self, topic_id: bytes) -> None:
+        await self._topic(topic_id).go_back()
+
+    async def _rebuild(self, topic_id: bytes) -> None:
+        await self._topic(topic_id).rebuild()
+
+    async def _embed(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Texts by a model or by that of a topic's live generation, as it embeds queries."""
+        assert self._parts is not None
+        if message["topic_id"] is not None:
+            scheduler = self._topic(message["topic_id"]).scheduler
+            if scheduler is None:
+                raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the model is loading")
+        else:
+            scheduler = await self._parts.models.get(message["model"], 0)
+        texts = [scheduler.embedder.split(text, 1)[0][0] for text in message["texts"]]
+        vectors = await scheduler.query(texts, [content_hash(text) for text in texts])
+        return {
+            "model": scheduler.embedder.name,
+            "dimensions": scheduler.embedder.dimensions,
+            "vectors": [np.asarray(vector, dtype="<f4").tobytes() for vector in vectors],
+        }
 
     async def _stop(self, _: object) -> None:
         """Checkpoints; the broker closes the channel then."""

@@ -55,6 +55,14 @@ def families(search: "SearchService") -> "Iterator[Metric]":
         for model in search.models:
             counter.add_metric([model["model"]], model[name])
         yield counter
+    circuit = GaugeMetricFamily(
+        "senselog_vector_circuit_open",
+        "Whether calls of the model's provider wait for it to work again: 0 no, 1 yes, 2 until a person mends it.",
+        labels=["model"],
+    )
+    for model in search.models:
+        circuit.add_metric([model["model"]], {"closed": 0.0, "open": 1.0, "paused": 2.0}[model["circuit"]])
+    yield circuit
     labels = ["topic", "partition"]
     gauges: dict[str, Any] = {
         "indexed_offset": GaugeMetricFamily(

@@ -38,6 +38,7 @@ from vector.request import (
 
 DIRECTORY = "vector"
 STATUS_TIMEOUT_S = 5.0
+ASK_TIMEOUT_S = 60.0
 LOADING_POLL_S = 0.05
 PHASES = ("embed", "wait", "search", "read")
 OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
@@ -50,12 +51,13 @@ class SearchService:
         self._config = config
         self._topics = topics
         self._failures = FailureLog(topics, logs, clock)
-        self.administration = VectorAdministration(topics, self._failures)
+        self.administration = VectorAdministration(topics, self._failures, self, config.vector_embedding_model)
         self.feed = WorkerFeed(topics, config.vector_embedding_model)
         handlers: dict[str, Handler] = {
             "read": self.feed.read,
             "progress": self._take_progress,
             "quarantine": self._failures.add,
+            "forget_failures": lambda gone: self._failures.forget(*gone),
         }
         self.supervisor = WorkerSupervisor(handlers, self._prepare)
         self.indexed: dict[tuple[bytes, int], tuple[int, int]] = {}
@@ -228,7 +230,7 @@ class SearchService:
     async def _state(self, topic: Topic, partitions: list[int]) -> SearchResponse:
         from broker.search.status import topic_status, trouble
 
-        status = await self._worker_status(topic)
+        status = await self.told(topic)
         identity = (status or {}).get("identity") or {}
         told = (status or {}).get("partitions", {})
         states = []
@@ -256,7 +258,21 @@ class SearchService:
             trouble=trouble(topic_status(topic, status, self.supervisor, self._config.vector_embedding_model)),
         )
 
-    async def _worker_status(self, topic: Topic) -> dict[str, Any] | None:
+    async def ask(self, call: str, message: Any) -> Any:
+        """The worker's answer, for administration. Raises KafkaError: 7 when it takes too long, 14 while there is no worker."""
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                return await self._channel().call(call, message)
+        except TimeoutError:
+            raise KafkaError(
+                ErrorCode.REQUEST_TIMED_OUT, f"the vector worker did not {call} in {ASK_TIMEOUT_S:g} s"
+            ) from None
+        except ChannelClosed:
+            raise KafkaError(
+                ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading: the vector worker is restarted"
+            ) from None
+
+    async def told(self, topic: Topic) -> dict[str, Any] | None:
         """None while there is no worker that knows the topic."""
         channel = self.supervisor.channel
         if channel is None:
@@ -281,9 +297,7 @@ class SearchService:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")
         if topic.vector is None:
             return disabled_status(topic)
-        return topic_status(
-            topic, await self._worker_status(topic), self.supervisor, self._config.vector_embedding_model
-        )
+        return topic_status(topic, await self.told(topic), self.supervisor, self._config.vector_embedding_model)
 
 
 def _embed_settings(config: Config) -> EmbedSettings:

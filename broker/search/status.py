@@ -45,6 +45,7 @@ def topic_status(
         "dimensions": identity.get("dimensions"),
         "metric": topic.vector.metric,
         "generation": told["generation"] if told else None,
+        "generations": (told or {}).get("generations"),
         "config": asdict(topic.vector),
         "partitions": partitions,
         "embedder": (told or {}).get("embedder"),

@@ -59,6 +59,7 @@ class _Job:
     least."""
 
     waiting: deque[tuple[bytes, str]]
+    background: bool
 
 
 class VectorCache:
@@ -120,8 +121,11 @@ class EmbedScheduler:
             loop.run_in_executor(self._queries, self.embedder.prepare, "query"),
         )
 
-    async def vectors(self, texts: Mapping[bytes, str]) -> dict[bytes, Float32 | Refusal]:
-        """float32[d] for each text by content hash, or why it has none. Waits as long as the provider is down."""
+    async def vectors(self, texts: Mapping[bytes, str], *, background: bool = False) -> dict[bytes, Float32 | Refusal]:
+        """float32[d] for each text by content hash, or why it has none. Waits as long as the provider is down.
+
+        `background`: behind everything else.
+        """
         found: dict[bytes, Float32 | Refusal] = {}
         flying: dict[bytes, asyncio.Future[Float32 | Refusal]] = {}
         new: list[tuple[bytes, str]] = []
@@ -138,7 +142,7 @@ class EmbedScheduler:
                 new.append((content, text))
             flying[content] = future
         if new:
-            self._jobs.append(_Job(deque(sorted(new, key=lambda one: len(one[1])))))
+            self._jobs.append(_Job(deque(sorted(new, key=lambda one: len(one[1]))), background))
             self._pump()
         for content, future in flying.items():
             found[content] = await asyncio.shield(future)
@@ -211,7 +215,7 @@ class EmbedScheduler:
         """The shortest jobs first, so that a fresh record does not wait for a backlog; then the rest up to a full call."""
         batch: list[tuple[bytes, str]] = []
         tokens = 0
-        self._jobs.sort(key=lambda job: len(job.waiting))
+        self._jobs.sort(key=lambda job: (job.background, len(job.waiting)))
         for job in self._jobs:
             while job.waiting and len(batch) < self.embedder.texts_per_call:
                 tokens += estimated_tokens(job.waiting[0][1])

@@ -14,6 +14,23 @@ from protocol.record_batch import Record, iterate_records, walk_batches
 from tests.unit.broker.admin import Admin
 
 
+class FakeWorker:
+    """Keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.status: dict[str, Any] | None = None
+
+    async def ask(self, call: str, message: Any) -> Any:
+        self.asked.append((call, message))
+        if call == "embed":
+            return {"model": "m", "vectors": [b"\0\0\x80\x3f" for _ in message["texts"]]}
+        return None
+
+    async def told(self, topic: Any) -> dict[str, Any] | None:
+        return self.status
+
+
 class World(Admin):
     """A topic with vectors and the failures of its records."""
 
@@ -21,7 +38,8 @@ class World(Admin):
         super().open()
         self.failures = FailureLog(self.topics, self.logs, self.machine.clock)
         self.failures.load()
-        self.administration = VectorAdministration(self.topics, self.failures)
+        self.worker = FakeWorker()
+        self.administration = VectorAdministration(self.topics, self.failures, self.worker, "local:default")
 
     def create(self) -> Any:
         topic = self.topics.create("logs", 2, {"vector.enabled": "true"})
@@ -151,3 +169,55 @@ def test_administration_names_what_is_wrong() -> None:
         world.administration.failures("logs", limit=0)
     with pytest.raises(KafkaError):
         world.administration.failures("logs", partition=2)
+
+
+async def test_reembedding_changes_the_configs_or_builds_the_same_anew() -> None:
+    world = World()
+    topic = world.create()
+    await world.administration.reembed("logs", model="hashing:8", field="$.message", cutover="manual")
+    assert topic.configs == {
+        "vector.enabled": "true",
+        "vector.embedding.model": "hashing:8",
+        "vector.field": "$.message",
+        "vector.cutover": "manual",
+    }
+    assert world.worker.asked == []
+    await world.administration.reembed("logs", model="hashing:8", cutover="auto")
+    await world.administration.retry("logs")
+    await world.administration.cut_over("logs")
+    assert world.worker.asked == [(call, topic.topic_id) for call in ("rebuild", "rebuild", "cut_over")]
+    with pytest.raises(KafkaError, match="model"):
+        await world.administration.reembed("logs", model="nonsense")
+
+
+async def test_the_default_model_by_name_is_the_same_model() -> None:
+    world = World()
+    topic = world.create()
+    await world.administration.reembed("logs", model="local:default")
+    assert world.worker.asked == [("rebuild", topic.topic_id)]
+
+
+async def test_rolling_back_makes_the_configs_what_they_were() -> None:
+    world = World()
+    topic = world.create()
+    with pytest.raises(KafkaError, match="no previous generation"):
+        await world.administration.roll_back("logs")
+    identity = {"model": "hashing:8", "field": "key", "long_text": "skip", "metric": "dot", "asked_dimensions": 8}
+    world.worker.status = {"generations": {"previous": {"generation": 1, "identity": identity}}}
+    await world.administration.roll_back("logs")
+    assert topic.vector is not None
+    assert (topic.vector.embedding_model, topic.vector.field, topic.vector.dimensions) == ("hashing:8", "key", 8)
+    assert (topic.vector.long_text, topic.vector.metric) == ("skip", "dot")
+    assert world.worker.asked == [("go_back", topic.topic_id)]
+
+
+async def test_embedding_names_a_topic_or_a_model_and_texts_within_limits() -> None:
+    world = World()
+    world.create()
+    assert await world.administration.embed(["a", "b"], topic="logs") == ("m", [[1.0], [1.0]])
+    for arguments in ({}, {"topic": "logs", "model": "hashing:8"}, {"model": "nonsense"}, {"topic": "nowhere"}):
+        with pytest.raises(KafkaError):
+            await world.administration.embed(["a"], **arguments)
+    for texts in ([], ["a"] * 65, [""]):
+        with pytest.raises(KafkaError):
+            await world.administration.embed(texts, topic="logs")

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,19 @@ import pytest
 
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, build_batch
-from vector import topic_index
+from vector import generation_index, topic_index
 from vector.config import VectorConfig
 from vector.embed.hashing import HashingEmbedder
 from vector.embed.port import Embedder, EmbedSettings
 from vector.extract import VECTOR_HEADER
+from vector.generation import Generations, Identity
+from vector.generation_index import WorkerParts
 from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
 from vector.indexer import LogRun, LogState
 from vector.models import Models
 from vector.threads import WorkerThreads
-from vector.topic_index import Assignment, TopicIndex, WorkerParts
+from vector.topic_index import Assignment, TopicIndex
 from vector.topic_search import TopicSearch
 
 VALUES = (b"disk full", b"login failed")
@@ -46,10 +49,13 @@ class Worker:
         self.model_there = threading.Event()
         self.revision = "1"
         self.faults: list[Exception] = []
+        self.forgotten: list[int] = []
         self.threads = WorkerThreads()
         self.builder = Builder(self.threads.post_to_index)
         models = Models(EmbedSettings(""), self.threads, self._open)
-        self.parts = WorkerParts(directory, Source(), models, self.threads, self.builder)
+        self.parts = WorkerParts(
+            directory, Source(), models, self.threads, self.builder, lambda _, number: self.forgotten.append(number)
+        )
 
     def _open(self, name: str, dimensions: int, settings: EmbedSettings) -> Embedder:
         del dimensions, settings
@@ -82,6 +88,7 @@ async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topic_index, "RETRY_S", 0.001)
+    monkeypatch.setattr(generation_index, "RETRY_S", 0.001)
     monkeypatch.setattr("vector.models.RETRY_MIN_S", 0.001)
 
 
@@ -136,15 +143,15 @@ async def test_a_bell_ahead_of_its_partition_does_not_hide_it(worker: Worker) ->
 async def test_an_unexpected_error_while_opening_is_tried_again(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = topic_index.open_generation
+    want = Generations.want
     errors: list[Exception] = [OSError(28, "No space left on device"), RuntimeError("no idea")]
 
-    def unlucky(*arguments: Any) -> Any:
+    def unlucky(self: Generations, identity: Identity) -> None:
         if errors:
             raise errors.pop()
-        return opened(*arguments)
+        want(self, identity)
 
-    monkeypatch.setattr(topic_index, "open_generation", unlucky)
+    monkeypatch.setattr(Generations, "want", unlucky)
     worker.faults.append(RuntimeError("a library's own exception"))
     worker.model_there.set()
     topic = worker.topic(1)
@@ -229,7 +236,7 @@ async def test_a_model_of_another_revision_never_searches_the_old_index(tmp_path
                 answer = await searcher.search(search())
                 break
             except KafkaError as error:
-                if error.code != ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
+                if error.code not in (ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, ErrorCode.COORDINATOR_NOT_AVAILABLE):
                     raise
                 await asyncio.sleep(0.001)
     assert answer["generation"] == 2
@@ -239,13 +246,7 @@ async def test_a_model_of_another_revision_never_searches_the_old_index(tmp_path
 
 async def test_texts_cannot_be_searched_where_producers_send_the_vectors(worker: Worker) -> None:
     """vector.embedding.model=none: a text query says so; vectors work."""
-    worker.parts = WorkerParts(
-        worker.parts.directory,
-        VectorSource(),
-        Models(EmbedSettings(""), worker.threads),
-        worker.threads,
-        worker.builder,
-    )
+    worker.parts = replace(worker.parts, source=VectorSource(), models=Models(EmbedSettings(""), worker.threads))
     config = VectorConfig("value", "none", 2, "cosine", "chunk", 16, 100, 64, "sq8")
     topic = TopicIndex(Assignment("logs", b"t" * 16, config, "none", {0: STATE}), worker.parts)
     topic.start()
