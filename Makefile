@@ -9,7 +9,7 @@ MODEL := .models/all-MiniLM-L6-v2/model.int8.onnx
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run demo test check format compat oracle crash fuzz bench bench-kafka stubs wheel clean
+.PHONY: help run demo test check format compat oracle crash fuzz bench bench-kafka openapi stubs wheel clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ bench: $(READY) $(MODEL) ## throughput, latency, freshness, embedding and recall
 
 bench-kafka: $(READY) ## the broker's loads beside Apache Kafka, with ratios
 	@$(BIN)/python -m benchmarks.beside_kafka
+
+openapi: $(READY) ## CASES generated HTTP requests (10,000): only documented answers, never a 5xx
+	@$(BIN)/python -m tests.contract.openapi --cases $${CASES:-10000}
 
 stubs: $(READY) ## generate the gRPC messages and stubs from their .proto
 	@$(BIN)/python scripts/generate_grpc.py

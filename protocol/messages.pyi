@@ -3967,6 +3967,7 @@ class VectorSearchResponse(Message):
     read_micros: int
     results: list[VectorSearchResponse.Result]
     partition_states: list[VectorSearchResponse.PartitionState]
+    index_status: str | None
     def __init__(
         self,
         *,
@@ -3985,6 +3986,7 @@ class VectorSearchResponse(Message):
         read_micros: int = ...,
         results: list[VectorSearchResponse.Result] = ...,
         partition_states: list[VectorSearchResponse.PartitionState] = ...,
+        index_status: str | None = ...,
     ) -> None: ...
 
 class WriteTxnMarkersRequest(Message):

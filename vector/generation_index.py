@@ -19,6 +19,7 @@ from vector.index.partition_index import PartitionIndex
 from vector.index.settings import IndexSettings
 from vector.indexer import LogSource, LogState, PartitionIndexer, PartitionPlace
 from vector.lag import LagClock
+from vector.meter import IndexMeter
 from vector.models import Models
 from vector.prepare import Extraction
 from vector.threads import WorkerThreads
@@ -72,6 +73,7 @@ class GenerationIndex:
         self.generation = generation
         self.scheduler: EmbedScheduler | None = None
         self.indexes: dict[int, PartitionIndex] = {}
+        self.meters: dict[int, IndexMeter] = {}
         self.background = False
         self.trouble: str | None = None
         """What is wrong with it: the disk, or a model that is not what it was."""
@@ -111,6 +113,7 @@ class GenerationIndex:
         index = PartitionIndex.open(self.generation.partition_directory(partition), settings)
         if recovered is not None and index.indexed_offset > recovered:
             index.truncate(recovered)
+        self.meters[partition] = IndexMeter(index)
         # Here, not by who waits for it: one that is cancelled meanwhile must still find the index, to close it.
         self.indexes[partition] = index
         self._parts.builder.submit(index)
@@ -218,7 +221,7 @@ class GenerationIndex:
     def partition_status(self, partition: int) -> dict[str, Any]:
         """JSON-able."""
         index = self.indexes.get(partition)
-        return {"indexed_offset": -1} if index is None else index.status()
+        return {"indexed_offset": -1} if index is None else {**index.status(), **self.meters[partition].status()}
 
     # The end
 

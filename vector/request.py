@@ -7,7 +7,7 @@ limit) with a message that starts with the field's name. What depends on the top
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -287,7 +287,8 @@ class SearchResponse:
     """The answer: one result per query, how fresh each partition searched is, and where the time went.
 
     `complete`: every partition asked for was searched and had all that `min_offsets` or `latest` asked for.
-    `trouble`, only without queries: why the index is not keeping up, as `STATE: REASON`.
+    Only without queries: `trouble`, why the index is not keeping up, as `STATE: REASON`, and `status`, all there is to know of it
+    (JSON-able; see broker.search.status).
     """
 
     topic: str
@@ -304,3 +305,4 @@ class SearchResponse:
     results: list[QueryResult]
     partitions: list[PartitionState]
     trouble: str | None = None
+    status: Mapping[str, Any] | None = None

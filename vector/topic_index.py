@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,9 @@ from vector.generation_index import GenerationIndex, TopicPlace, WorkerParts, kn
 from vector.index.partition_index import PartitionIndex
 from vector.indexer import LogState
 from vector.lag import LagClock
+from vector.recall import Sampled
 
+QUERIES_REMEMBERED = 32
 RETRY_S = 5.0
 HOLD_RECORDS_MAX = 1000
 """Where no more are missing, the live generation waits, so that the next one can reach it and no freshness is lost in between."""
@@ -68,6 +71,8 @@ class TopicIndex:
         """What is searched; queries are embedded by its model."""
         self.building: GenerationIndex | None = None
         self.trouble: str | None = None
+        self.queries: deque[Float32] = deque(maxlen=QUERIES_REMEMBERED)
+        """Vectors of the latest searches, to sample recall with."""
         self._parts = parts
         self._generations: Generations | None = None
         self._lags: dict[int, LagClock] = {}
@@ -407,6 +412,23 @@ class TopicIndex:
                 waiter.future.set_result(None)
 
     # Status and end
+
+    def look(self) -> None:
+        """Called now and then, for the rates."""
+        for index in (self.live, self.building):
+            for meter in list(index.meters.values()) if index else ():
+                meter.look()
+
+    def sampled(self) -> list[Sampled]:
+        """What recall is sampled of."""
+        live, queries = self.live, list(self.queries)
+        return [] if live is None else [(i, queries, live.meters[p].recall) for p, i in list(live.indexes.items())]
+
+    def gauges(self) -> list[tuple[int, dict[str, float]]]:
+        """(partition, figures for metrics) of every open index."""
+        live = self.live
+        meters = list(live.meters.items()) if live else []
+        return [(partition, {"lag_ms": self.lag_ms(partition), **meter.gauges()}) for partition, meter in meters]
 
     def status(self) -> dict[str, Any]:
         """JSON-able; see broker.search.status for what it becomes."""

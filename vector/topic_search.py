@@ -42,6 +42,7 @@ class TopicSearch:
         waiting = asyncio.create_task(topic.wait_for(min_offsets, message["wait_ms"] / 1000))
         try:
             vectors = await self._vectors(message["queries"])
+            topic.queries.extend(vectors)
             embedded = time.perf_counter_ns()
             fresh = await waiting
         finally:

@@ -26,11 +26,14 @@ from vector.indexer import LogRun, LogState, PartitionPlace
 from vector.models import Models
 from vector.prepare import Failure
 from vector.priority import lower_priority
+from vector.recall import RecallSampler
 from vector.threads import WorkerThreads
 from vector.topic_index import Assignment, TopicIndex
 from vector.topic_search import TopicSearch
 
 PROGRESS_INTERVAL_S = 0.25
+GAUGES_INTERVAL_S = 5.0
+"""Figures that only metrics show: collecting them takes about 10 us for each partition."""
 # Threads hand over to one another on the way from record to hit; Python's default of 5 ms would be felt there.
 SWITCH_INTERVAL_S = 0.0005
 WORKER_NICENESS = 5
@@ -65,6 +68,8 @@ class Worker:
         self._searches: dict[bytes, TopicSearch] = {}
         self._changes = asyncio.Lock()
         self._told: dict[str, Any] = {}
+        self._gauges_due = 0.0
+        self._sampler = RecallSampler(lambda: [one for topic in self._topics.values() for one in topic.sampled()])
         self.channel = Channel(
             {
                 "start": self._start,
@@ -87,13 +92,16 @@ class Worker:
         """Serves the broker until it closes the channel or asks to stop."""
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self.channel, sock=socket.socket(fileno=descriptor))
+        sampling = loop.create_task(self._sampler.run())
         while not self.channel.closed.is_set():
             self._tell_progress()
+            self._tell_gauges(loop.time())
             try:
                 async with asyncio.timeout(PROGRESS_INTERVAL_S):
                     await self.channel.closed.wait()
             except TimeoutError:
                 continue
+        sampling.cancel()
         await self._close()
 
     # The broker's calls
@@ -216,7 +224,16 @@ class Worker:
             self._told = progress
             self.channel.notify("progress", progress)
 
+    def _tell_gauges(self, now: float) -> None:
+        for topic in self._topics.values():
+            topic.look()
+        if self._parts is not None and now >= self._gauges_due:
+            self._gauges_due = now + GAUGES_INTERVAL_S
+            rows = [(topic_id, *row) for topic_id, topic in self._topics.items() for row in topic.gauges()]
+            self.channel.notify("gauges", rows)
+
     async def _close(self) -> None:
+        self._sampler.close()
         for topic in list(self._topics.values()):
             await topic.close()
         if self._parts is not None:

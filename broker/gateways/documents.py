@@ -1,6 +1,6 @@
 """What every route says of itself in the OpenAPI document: its errors, and that it takes no parameters it does not name."""
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, Field
@@ -19,6 +19,14 @@ class ErrorAnswer(BaseModel):
     """Every answer that is none."""
 
     error: ErrorDetail
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+
+
+class Readiness(Health):
+    search: Literal["off", "loading", "ready"]
 
 
 _MEANING = {

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
@@ -13,7 +13,7 @@ from broker.gateways.answer import render
 from broker.gateways.answer_shape import SearchAnswer
 from broker.gateways.authentication import NO_CREDENTIALS, HttpAuthentication, access_of, unauthorized
 from broker.gateways.body import SearchBody
-from broker.gateways.documents import NO_PARAMETERS, errors
+from broker.gateways.documents import NO_PARAMETERS, ErrorAnswer, Health, Readiness, errors
 from broker.gateways.errors import error_response, invalid, kafka_error_response
 from broker.gateways.limit import RequestLimits
 from broker.gateways.records import record_routes
@@ -126,15 +126,37 @@ def _add_search(app: FastAPI, services: "Services") -> None:
 
 
 def _add_operations(app: FastAPI, services: "Services") -> None:
-    @app.get("/healthz", tags=["operations"], summary="Is the process well? 503 after a storage failure")
+    failed: dict[int | str, dict[str, Any]] = {503: {"model": ErrorAnswer, "description": "Storage has failed"}}
+    metrics_text: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+    @app.get(
+        "/healthz",
+        tags=["operations"],
+        summary="Is the process well? 503 after a storage failure",
+        response_model=Health,
+        responses=failed,
+    )
     async def health() -> JSONResponse:
         return _health(services)
 
-    @app.get("/readyz", tags=["operations"], summary="Can it take requests?", description=_READINESS)
+    @app.get(
+        "/readyz",
+        tags=["operations"],
+        summary="Can it take requests?",
+        description=_READINESS,
+        response_model=Readiness,
+        responses=failed,
+    )
     async def ready() -> JSONResponse:
         return _health(services, search=services.search.readiness)
 
-    @app.get("/metrics", tags=["operations"], summary="Metrics in Prometheus's text format")
+    @app.get(
+        "/metrics",
+        tags=["operations"],
+        summary="Metrics in Prometheus's text format",
+        response_class=PlainTextResponse,
+        responses=metrics_text,
+    )
     async def metrics() -> Response:
         return Response(services.metrics.exposition(), media_type=_PROMETHEUS)
 

@@ -1,6 +1,7 @@
 """gRPC messages -> the one SearchRequest behind all doors, and its answer back; what values may be is decided there."""
 
 import uuid
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -218,31 +219,60 @@ def _state(state: PartitionState) -> Any:
 
 def index_status(status: dict[str, Any]) -> Any:
     """REST's document of a topic's index as a message."""
-    return messages.IndexStatus(
+    told = messages.IndexStatus(
         topic=status["topic"],
         topic_id=uuid.UUID(status["topic_id"]).bytes if status.get("topic_id") else b"",
         enabled=status["enabled"],
         state=status["state"],
         reason=status.get("reason") or "",
-        model=messages.Model(
-            name=status.get("model") or "",
-            dimensions=status.get("dimensions") or 0,
-            metric=status.get("metric") or "",
-            generation=status.get("generation") or 0,
-        ),
         partitions=[_partition_status(row) for row in status["partitions"]],
     )
-
-
-def _partition_status(row: dict[str, Any]) -> Any:
-    return messages.PartitionStatus(
-        offsets=messages.PartitionState(
-            partition=row["partition"],
-            log_start_offset=row["log_start_offset"],
-            high_watermark=row["high_watermark"],
-            last_stable_offset=row["last_stable_offset"],
-            indexed_offset=row["indexed_offset"],
-            lag_ms=row["lag_ms"],
-            failed=row.get("failed", 0),
-        ),
+    if not told.enabled:
+        return told
+    told.model.MergeFrom(
+        messages.Model(
+            name=status["model"],
+            dimensions=status["dimensions"] or 0,
+            metric=status["metric"],
+            generation=status["generation"] or 0,
+        )
     )
+    _fill(told, status, ("lag", "lag_ms", "rate_per_s", "eta_s", "progress", "indexed", "skipped", "failed", "segments",
+                         "saved_by_dedupe", "memory_bytes", "disk_bytes", "sampled_recall_at_10"))  # fmt: skip
+    if status["embedder"] is not None:
+        names = (
+            "calls",
+            "texts_embedded",
+            "queries_embedded",
+            "tokens",
+            "cache_hits",
+            "retries",
+            "poisoned",
+            "trouble",
+        )
+        _fill(told.embedder, status["embedder"], names)
+    return told
+
+
+def _fill(message: Any, row: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        if row.get(name) is not None:
+            setattr(message, name, row[name])
+
+
+def _partition_status(row: Mapping[str, Any]) -> Any:
+    told = messages.PartitionStatus(state=row["state"], segments=len(row.get("segments", ())))
+    names = (
+        "partition",
+        "log_start_offset",
+        "high_watermark",
+        "last_stable_offset",
+        "indexed_offset",
+        "lag_ms",
+        "failed",
+    )
+    _fill(told.offsets, row, names)
+    _fill(told, row, ("indexed", "memory_bytes", "disk_bytes", "rate_per_s", "eta_s", "progress", "saved_by_dedupe",
+                      "sampled_recall_at_10"))  # fmt: skip
+    told.skipped = sum(row.get("skipped", {}).values())
+    return told

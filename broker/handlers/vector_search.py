@@ -1,5 +1,6 @@
 """VectorSearch (100): the Kafka door to search. A message in, the one SearchRequest, a message out."""
 
+import json
 import math
 from typing import Any
 
@@ -124,6 +125,7 @@ def _response(response: SearchResponse) -> VectorSearchResponse:
             for result in response.results
         ],
         partition_states=[_state(state) for state in response.partitions],
+        index_status=None if response.status is None else json.dumps(response.status),
     )
 
 

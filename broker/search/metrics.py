@@ -9,11 +9,23 @@ if TYPE_CHECKING:
     from broker.search.service import SearchService
 
 _COUNTERS = {
+    "calls": "Calls of the model for texts of records.",
+    "tokens": "Tokens of the texts embedded, estimated from their length.",
     "texts_embedded": "Texts embedded since the worker started.",
     "queries_embedded": "Queries embedded since the worker started.",
     "cache_hits": "Texts and queries whose vector was known.",
     "poisoned": "Texts that the model refuses, or gives a vector that is zero or not finite; their records count as failed.",
     "retries": "Calls of the model for records that failed and were tried again.",
+}
+
+
+_GAUGES = {
+    "lag_ms": ("lag_ms", "For how long the oldest record that searches do not see has been there."),
+    "rate_per_s": ("indexing_rate", "Records indexed per second, over the last ten."),
+    "segments": ("segments", "Segments of the index."),
+    "memory_bytes": ("memory_bytes", "Memory that the index needs to be searched."),
+    "disk_bytes": ("disk_bytes", "What the index takes on disk."),
+    "sampled_recall_at_10": ("sampled_recall_at_10", "Recall of the graph against the exact scan, sampled; 0 to 1."),
 }
 
 
@@ -79,6 +91,8 @@ def families(search: "SearchService") -> "Iterator[Metric]":
             labels=labels,
         ),
     }
+    for key, (name, documentation) in _GAUGES.items():
+        gauges[key] = GaugeMetricFamily(f"senselog_vector_{name}", documentation, labels=labels)
     for topic in search.feed.topics_with_vectors:
         for log in topic.partitions:
             indexed_offset, failed = search.indexed.get((topic.topic_id, log.partition), (-1, 0))
@@ -87,4 +101,6 @@ def families(search: "SearchService") -> "Iterator[Metric]":
             behind = log.last_stable_offset - max(indexed_offset, log.log_start_offset)
             gauges["lag"].add_metric(row, max(0, behind))
             gauges["failed"].add_metric(row, failed)
+            for key, value in search.gauges.get((topic.topic_id, log.partition), {}).items():
+                gauges[key].add_metric(row, value)
     yield from gauges.values()

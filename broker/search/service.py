@@ -56,12 +56,15 @@ class SearchService:
         handlers: dict[str, Handler] = {
             "read": self.feed.read,
             "progress": self._take_progress,
+            "gauges": self._take_gauges,
             "quarantine": self._failures.add,
             "forget_failures": lambda gone: self._failures.forget(*gone),
         }
         self.supervisor = WorkerSupervisor(handlers, self._prepare)
         self.indexed: dict[tuple[bytes, int], tuple[int, int]] = {}
         """(topic id, partition) -> (indexed_offset, failed), as the worker last told."""
+        self.gauges: dict[tuple[bytes, int], dict[str, float]] = {}
+        """What metrics show of a partition's index beside that, at most a few seconds old."""
         self.models: list[dict[str, Any]] = []
         self.searches = 0
         self.seconds = {phase: Histogram() for phase in PHASES}
@@ -118,6 +121,9 @@ class SearchService:
             self.feed.opened(topic_id, partition)
         self.models = message["models"]
         self._told = True
+
+    def _take_gauges(self, rows: list[tuple[bytes, int, dict[str, float]]]) -> None:
+        self.gauges = {(bytes(topic_id), partition): figures for topic_id, partition, figures in rows}
 
     @property
     def readiness(self) -> Literal["off", "loading", "ready"]:
@@ -241,6 +247,7 @@ class SearchService:
                 known = (of_partition["indexed_offset"], of_partition["lag_ms"], of_partition["failed"])
             states.append(_partition_state(topic, partition, known, searched=False))
         assert topic.vector is not None
+        document = topic_status(topic, status, self.supervisor, self._config.vector_embedding_model)
         return SearchResponse(
             topic=topic.name,
             topic_id=topic.topic_id,
@@ -255,7 +262,8 @@ class SearchService:
             read_micros=0,
             results=[],
             partitions=states,
-            trouble=trouble(topic_status(topic, status, self.supervisor, self._config.vector_embedding_model)),
+            trouble=trouble(document),
+            status=document,
         )
 
     async def ask(self, call: str, message: Any) -> Any:

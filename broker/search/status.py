@@ -47,6 +47,7 @@ def topic_status(
         "generation": told["generation"] if told else None,
         "generations": (told or {}).get("generations"),
         "config": asdict(topic.vector),
+        **_totals(partitions),
         "partitions": partitions,
         "embedder": (told or {}).get("embedder"),
         "worker": {"state": supervisor.state, "restarts": supervisor.restarts, "pid": supervisor.process_id},
@@ -63,12 +64,45 @@ def trouble(status: Mapping[str, Any]) -> str | None:
 def _partition(topic: Topic, number: int, told: Mapping[int, Any]) -> dict[str, Any]:
     log = topic.partitions[number]
     index = told.get(number, {"indexed_offset": -1, "lag_ms": 0})
-    indexed = max(index["indexed_offset"], log.log_start_offset)
+    position = max(index["indexed_offset"], log.log_start_offset)
+    lag = max(0, log.last_stable_offset - position)
     return {
         "partition": number,
+        "state": "loading" if index["indexed_offset"] < 0 else "catching_up" if lag else "green",
         "log_start_offset": log.log_start_offset,
         "high_watermark": log.high_watermark,
         "last_stable_offset": log.last_stable_offset,
-        "lag": max(0, log.last_stable_offset - indexed),
-        **{name: value for name, value in index.items() if name != "log_start_offset"},
+        "lag": lag,
+        **_progress(lag, log.last_stable_offset - log.log_start_offset, index.get("rate_per_s", 0.0)),
+        **{name: value for name, value in index.items() if name not in ("log_start_offset", "rate_per_s")},
+    }
+
+
+def _progress(lag: int, records: int, rate_per_s: float) -> dict[str, float | None]:
+    """Rate, progress from 0 to 1, and the seconds that are left at this rate (None: it does not move)."""
+    eta_s = lag / rate_per_s if rate_per_s > 0 else None
+    return {
+        "rate_per_s": round(rate_per_s, 1),
+        "progress": 1.0 if lag <= 0 else round(max(0.0, 1 - lag / records), 4) if records > 0 else 0.0,
+        "eta_s": 0.0 if lag <= 0 else None if eta_s is None else round(eta_s, 1),
+    }
+
+
+def _totals(partitions: list[dict[str, Any]]) -> dict[str, Any]:
+    """The topic as a whole."""
+    lag = sum(row["lag"] for row in partitions)
+    records = sum(row["last_stable_offset"] - row["log_start_offset"] for row in partitions)
+    recalls = [row["sampled_recall_at_10"] for row in partitions if row.get("sampled_recall_at_10") is not None]
+    return {
+        "lag": lag,
+        "lag_ms": max((row["lag_ms"] for row in partitions), default=0),
+        **_progress(lag, records, sum(row["rate_per_s"] for row in partitions)),
+        "indexed": sum(row.get("indexed", 0) for row in partitions),
+        "skipped": sum(sum(row.get("skipped", {}).values()) for row in partitions),
+        "failed": sum(row.get("failed", 0) for row in partitions),
+        "saved_by_dedupe": sum(row.get("saved_by_dedupe", 0) for row in partitions),
+        "segments": sum(len(row.get("segments", ())) for row in partitions),
+        "memory_bytes": sum(row.get("memory_bytes", 0) for row in partitions),
+        "disk_bytes": sum(row.get("disk_bytes", 0) for row in partitions),
+        "sampled_recall_at_10": round(sum(recalls) / len(recalls), 4) if recalls else None,
     }

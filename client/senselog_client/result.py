@@ -1,10 +1,11 @@
 """What a search answers: hits, and how fresh they are."""
 
+import json
 import math
 import sys
 import uuid
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,10 @@ class Status:
     """Why the index is not keeping up, as `STATE: REASON`, states loading, paused (only a person can help) and failed (tried again).
     Only `status` tells it."""
 
+    detail: Mapping[str, Any] | None
+    """All that REST's `GET /v1/topics/TOPIC/vector` tells: state, rate, eta_s, segments, memory, failures, embedder … Only `status`
+    has it."""
+
     @property
     def lag(self) -> int:
         """Records of all partitions that readers see and searches do not yet."""
@@ -144,6 +149,7 @@ def _status_fields(response: VectorSearchResponse) -> dict[str, Any]:
         "complete": response.complete,
         "freshness": tuple(_partition_state(state) for state in response.partition_states),
         "trouble": response.error_message,
+        "detail": None if response.index_status is None else json.loads(response.index_status),
     }
 
 

@@ -47,6 +47,8 @@ class EmbedCounters:
     texts_embedded: int = 0
     queries_embedded: int = 0
     calls: int = 0
+    tokens: int = 0
+    """Estimated, of texts embedded."""
     cache_hits: int = 0
     retries: int = 0
     poisoned: int = 0
@@ -290,6 +292,7 @@ class EmbedScheduler:
 
     def _deliver(self, batch: list[tuple[bytes, str]], vectors: Float32) -> None:
         self.counters.texts_embedded += len(batch)
+        self.counters.tokens += sum(estimated_tokens(text) for _, text in batch)
         good = np.isfinite(vectors).all(axis=1) & (np.abs(vectors).max(axis=1, initial=0.0) > 0)
         for (content, _), vector, usable in zip(batch, vectors, good.tolist(), strict=True):
             if usable:
@@ -324,6 +327,7 @@ class EmbedScheduler:
             "texts_embedded": counters.texts_embedded,
             "queries_embedded": counters.queries_embedded,
             "calls": counters.calls,
+            "tokens": counters.tokens,
             "cache_hits": counters.cache_hits,
             "cached": len(self._cache),
             "retries": counters.retries,

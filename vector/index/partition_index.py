@@ -316,13 +316,27 @@ class PartitionIndex:
             "log_start_offset": self._log_start_offset,
             "segments": [_segment_status(s, growing=s is self._growing) for s in self._segments],
             "memory_bytes": self.memory_bytes,
-            "disk_bytes": sum(_disk_bytes(segment) for segment in self._segments),
+            "disk_bytes": self.disk_bytes,
+            "saved_by_dedupe": sum(segment.posting_count - segment.node_count for segment in self._segments),
             "searches": {name: getattr(self._counters, name) for name in SearchCounters.__slots__},
             "building": self._task.plan.reason if self._task else None,
             "build_error": self._build_error,
             "damages": list(self.damages),
             "reserve_segments": len(self._reserve),
         }
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether a search may walk a graph; until then all are exact."""
+        return any(isinstance(segment, SealedSegment) and segment.graph_bytes for segment in self._segments)
+
+    @property
+    def segment_count(self) -> int:
+        return len(self._segments)
+
+    @property
+    def disk_bytes(self) -> int:
+        return sum(_disk_bytes(segment) for segment in self._segments)
 
     @property
     def memory_bytes(self) -> int:

@@ -318,18 +318,23 @@ class GetIndexStatusRequest(_message.Message):
     def __init__(self, topic: _Optional[str] = ...) -> None: ...
 
 class IndexStatus(_message.Message):
-    __slots__ = ("topic", "topic_id", "enabled", "state", "reason", "model", "lag_records", "lag_ms", "rate_per_s", "eta_s", "progress", "memory_bytes", "disk_bytes", "sampled_recall_at_10", "embedder", "partitions")
+    __slots__ = ("topic", "topic_id", "enabled", "state", "reason", "model", "lag", "lag_ms", "rate_per_s", "eta_s", "progress", "indexed", "skipped", "failed", "segments", "saved_by_dedupe", "memory_bytes", "disk_bytes", "sampled_recall_at_10", "embedder", "partitions")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     TOPIC_ID_FIELD_NUMBER: _ClassVar[int]
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
-    LAG_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    LAG_FIELD_NUMBER: _ClassVar[int]
     LAG_MS_FIELD_NUMBER: _ClassVar[int]
     RATE_PER_S_FIELD_NUMBER: _ClassVar[int]
     ETA_S_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    INDEXED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    SAVED_BY_DEDUPE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
     SAMPLED_RECALL_AT_10_FIELD_NUMBER: _ClassVar[int]
@@ -341,40 +346,45 @@ class IndexStatus(_message.Message):
     state: str
     reason: str
     model: Model
-    lag_records: int
+    lag: int
     lag_ms: int
     rate_per_s: float
     eta_s: float
     progress: float
+    indexed: int
+    skipped: int
+    failed: int
+    segments: int
+    saved_by_dedupe: int
     memory_bytes: int
     disk_bytes: int
     sampled_recall_at_10: float
     embedder: Embedder
     partitions: _containers.RepeatedCompositeFieldContainer[PartitionStatus]
-    def __init__(self, topic: _Optional[str] = ..., topic_id: _Optional[bytes] = ..., enabled: _Optional[bool] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., model: _Optional[_Union[Model, _Mapping]] = ..., lag_records: _Optional[int] = ..., lag_ms: _Optional[int] = ..., rate_per_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., progress: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., sampled_recall_at_10: _Optional[float] = ..., embedder: _Optional[_Union[Embedder, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[PartitionStatus, _Mapping]]] = ...) -> None: ...
+    def __init__(self, topic: _Optional[str] = ..., topic_id: _Optional[bytes] = ..., enabled: _Optional[bool] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., model: _Optional[_Union[Model, _Mapping]] = ..., lag: _Optional[int] = ..., lag_ms: _Optional[int] = ..., rate_per_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., progress: _Optional[float] = ..., indexed: _Optional[int] = ..., skipped: _Optional[int] = ..., failed: _Optional[int] = ..., segments: _Optional[int] = ..., saved_by_dedupe: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., sampled_recall_at_10: _Optional[float] = ..., embedder: _Optional[_Union[Embedder, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[PartitionStatus, _Mapping]]] = ...) -> None: ...
 
 class Embedder(_message.Message):
-    __slots__ = ("calls", "texts", "tokens", "cache_hits", "saved_texts", "retries", "poisoned", "trouble")
+    __slots__ = ("calls", "texts_embedded", "queries_embedded", "tokens", "cache_hits", "retries", "poisoned", "trouble")
     CALLS_FIELD_NUMBER: _ClassVar[int]
-    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_EMBEDDED_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_EMBEDDED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
-    SAVED_TEXTS_FIELD_NUMBER: _ClassVar[int]
     RETRIES_FIELD_NUMBER: _ClassVar[int]
     POISONED_FIELD_NUMBER: _ClassVar[int]
     TROUBLE_FIELD_NUMBER: _ClassVar[int]
     calls: int
-    texts: int
+    texts_embedded: int
+    queries_embedded: int
     tokens: int
     cache_hits: int
-    saved_texts: int
     retries: int
     poisoned: int
     trouble: str
-    def __init__(self, calls: _Optional[int] = ..., texts: _Optional[int] = ..., tokens: _Optional[int] = ..., cache_hits: _Optional[int] = ..., saved_texts: _Optional[int] = ..., retries: _Optional[int] = ..., poisoned: _Optional[int] = ..., trouble: _Optional[str] = ...) -> None: ...
+    def __init__(self, calls: _Optional[int] = ..., texts_embedded: _Optional[int] = ..., queries_embedded: _Optional[int] = ..., tokens: _Optional[int] = ..., cache_hits: _Optional[int] = ..., retries: _Optional[int] = ..., poisoned: _Optional[int] = ..., trouble: _Optional[str] = ...) -> None: ...
 
 class PartitionStatus(_message.Message):
-    __slots__ = ("offsets", "state", "indexed", "skipped", "segments", "memory_bytes", "disk_bytes", "rate_per_s", "eta_s", "sampled_recall_at_10")
+    __slots__ = ("offsets", "state", "indexed", "skipped", "segments", "memory_bytes", "disk_bytes", "rate_per_s", "eta_s", "progress", "saved_by_dedupe", "sampled_recall_at_10")
     OFFSETS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     INDEXED_FIELD_NUMBER: _ClassVar[int]
@@ -384,6 +394,8 @@ class PartitionStatus(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
     RATE_PER_S_FIELD_NUMBER: _ClassVar[int]
     ETA_S_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    SAVED_BY_DEDUPE_FIELD_NUMBER: _ClassVar[int]
     SAMPLED_RECALL_AT_10_FIELD_NUMBER: _ClassVar[int]
     offsets: PartitionState
     state: str
@@ -394,5 +406,7 @@ class PartitionStatus(_message.Message):
     disk_bytes: int
     rate_per_s: float
     eta_s: float
+    progress: float
+    saved_by_dedupe: int
     sampled_recall_at_10: float
-    def __init__(self, offsets: _Optional[_Union[PartitionState, _Mapping]] = ..., state: _Optional[str] = ..., indexed: _Optional[int] = ..., skipped: _Optional[int] = ..., segments: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., rate_per_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., sampled_recall_at_10: _Optional[float] = ...) -> None: ...
+    def __init__(self, offsets: _Optional[_Union[PartitionState, _Mapping]] = ..., state: _Optional[str] = ..., indexed: _Optional[int] = ..., skipped: _Optional[int] = ..., segments: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., rate_per_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., progress: _Optional[float] = ..., saved_by_dedupe: _Optional[int] = ..., sampled_recall_at_10: _Optional[float] = ...) -> None: ...
