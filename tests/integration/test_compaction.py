@@ -1,0 +1,119 @@
+"""A compacted topic behind a socket: real clients rebuild their table from what is left, also after kill -9."""
+
+import random
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import confluent_kafka
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from storage.check import check_directory
+from tests.broker_process import BrokerProcess
+
+KEYS = 500
+ROUNDS = 60
+TIMEOUT_S = 60
+TOPIC = "table"
+CONFIGS = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(1 << 20),
+    "min.cleanable.dirty.ratio": "0.01",
+    "delete.retention.ms": "0",
+}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """Checkpoints follow one another quickly: compaction waits for them."""
+    process = BrokerProcess(tmp_path_factory.mktemp("broker"), "storage.checkpoint.interval.ms=500")
+    process.start()
+    yield process
+    process.end()
+
+
+def read(broker: BrokerProcess, isolation: str = "read_committed") -> list[confluent_kafka.Message]:
+    """Everything that is left, from the start."""
+    consumer = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": broker.bootstrap,
+            "group.id": "reader",
+            "enable.auto.commit": False,
+            "isolation.level": isolation,
+            "enable.partition.eof": True,
+            "check.crcs": True,
+        }
+    )
+    consumer.assign([confluent_kafka.TopicPartition(TOPIC, 0, 0)])
+    messages = []
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        message = consumer.poll(1)
+        if message is None:
+            continue
+        error = message.error()
+        if error is None:
+            messages.append(message)
+        elif error.code() == confluent_kafka.KafkaError._PARTITION_EOF:
+            consumer.close()
+            return messages
+    raise AssertionError("the reader did not come to the end of the topic")
+
+
+Written = dict[int, tuple[bytes, bytes | None]]
+
+
+def fill(broker: BrokerProcess, rounds: range) -> Written:
+    """Updates of all keys in turn, several codecs, the odd deletion; what was written at which offset."""
+    written: Written = {}
+    chance = random.Random(rounds.start)
+
+    def delivered(error: object, message: confluent_kafka.Message) -> None:
+        assert error is None
+        written[message.offset()] = message.key(), message.value()
+
+    for number in rounds:
+        codec = ("none", "gzip", "snappy", "lz4", "zstd")[number % 5]
+        producer = confluent_kafka.Producer(
+            {"bootstrap.servers": broker.bootstrap, "enable.idempotence": number % 2 == 0, "compression.type": codec}
+        )
+        for key in range(KEYS):
+            value = None if (key + number) % 50 == 0 else chance.randbytes(400)
+            producer.produce(TOPIC, key=b"key-%d" % key, value=value, on_delivery=delivered)
+        assert producer.flush(30) == 0
+    return written
+
+
+def table(records: Iterable[tuple[bytes, bytes | None]]) -> dict[bytes, bytes]:
+    """What the records come to, in order."""
+    latest = dict(records)
+    return {key: value for key, value in latest.items() if value is not None}
+
+
+def wait_until_compacted(broker: BrokerProcess, size_bytes: int) -> None:
+    directory: Path = broker.data_directory / f"{TOPIC}-0"
+    deadline = time.monotonic() + TIMEOUT_S
+    while sum(file.stat().st_size for file in directory.glob("*.log")) > size_bytes or [*directory.glob("*.cleaned")]:
+        assert time.monotonic() < deadline, sorted((file.name, file.stat().st_size) for file in directory.iterdir())
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_a_table_is_rebuilt_from_what_compaction_left(broker: BrokerProcess) -> None:
+    """The last value of every key, at the offset where it was written; kill -9 changes nothing; fsck is content."""
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    for future in admin.create_topics([NewTopic(TOPIC, 1, 1, config=CONFIGS)]).values():
+        future.result(30)
+    written = fill(broker, range(ROUNDS))
+    wait_until_compacted(broker, 5 << 19)
+    for number in (ROUNDS, ROUNDS + 1):
+        left = {message.offset(): (message.key(), message.value()) for message in read(broker)}
+        assert left.items() <= written.items()
+        assert table(left.values()) == table(written[offset] for offset in sorted(written))
+        assert len(left) < len(written) / 4
+        broker.kill()
+        broker.start()
+        written |= fill(broker, range(number, number + 1))
+    assert broker.stop() == 0
+    assert check_directory(broker.data_directory) == []
