@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,8 @@ class TopicSearch:
             raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading: it has just been replaced")
         states = self.states(message)  # before the search: what is indexed meanwhile is not in its hits
         loop = asyncio.get_running_loop()
+        if message["gone"]:
+            await loop.run_in_executor(self._threads.index, _bury, indexes, message["gone"])
         reader = LogReader(self._source, self._topic.assignment.topic_id, loop)
         try:
             results = await loop.run_in_executor(self._threads.search, _search, indexes, vectors, message, reader)
@@ -159,6 +161,18 @@ class TopicSearch:
                     if text is not None:
                         return (await self._embed([text]))[0]
         raise nothing
+
+
+# In the index thread
+
+
+def _bury(indexes: Mapping[int, PartitionIndex], places: Iterable[tuple[int, int]]) -> None:
+    """The log has no records there any more."""
+    offsets: dict[int, list[int]] = {}
+    for partition, offset in places:
+        offsets.setdefault(partition, []).append(offset)
+    for partition, gone in offsets.items():
+        indexes[partition].bury(gone)
 
 
 # In a search thread

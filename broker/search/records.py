@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from broker.topics import Topic
@@ -56,6 +56,16 @@ async def read_records(topic: Topic, places: Iterable[Place], request: SearchReq
             alive = [offset for offset in wanted[partition] if offset >= log.log_start_offset]
             reading.collect(partition, memoryview(buffer), alive)
     return found
+
+
+def compacted_away(topic: Topic, places: Iterable[Place], found: Container[Place]) -> list[Place]:
+    """Those of the places whose record compaction has removed: the index, told of them, has others to show."""
+    gone = []
+    for partition, offset in sorted(set(places)):
+        log = topic.partitions[partition]
+        if log.config.compacts and offset >= log.log_start_offset and (partition, offset) not in found:
+            gone.append((partition, offset))
+    return gone
 
 
 class _Reading:

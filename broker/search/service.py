@@ -14,7 +14,7 @@ from broker.operations import Operation
 from broker.search.administration import VectorAdministration
 from broker.search.failures import FailureLog
 from broker.search.feed import WorkerFeed
-from broker.search.records import FoundRecord, Place, read_records
+from broker.search.records import FoundRecord, Place, compacted_away, read_records
 from broker.search.supervisor import WorkerSupervisor
 from broker.security.access import Access
 from broker.topics import Topic, Topics
@@ -168,11 +168,16 @@ class SearchService:
         message = _message(request, topic, partitions)
         try:
             async with asyncio.timeout((request.timeout_ms + request.max_wait_ms) / 1000):
-                answer = await self._ask(message)
-                started = time.perf_counter_ns()
-                places = ((row[0], row[1]) for rows in answer["results"] for row in rows)
-                records = await read_records(topic, places, request)
-                read_micros = (time.perf_counter_ns() - started) // 1000
+                while True:
+                    answer = await self._ask(message)
+                    started = time.perf_counter_ns()
+                    places = [(row[0], row[1]) for rows in answer["results"] for row in rows]
+                    records = await read_records(topic, places, request)
+                    read_micros = (time.perf_counter_ns() - started) // 1000
+                    gone = compacted_away(topic, places, records)
+                    if not gone:
+                        break
+                    message["gone"] = gone
         except TimeoutError:
             raise KafkaError(
                 ErrorCode.REQUEST_TIMED_OUT, f"the search took longer than its timeout_ms of {request.timeout_ms}"
@@ -374,6 +379,7 @@ def _message(request: SearchRequest, topic: Topic, partitions: list[int]) -> dic
         "wait_ms": request.max_wait_ms,
         "partial_ok": request.partial_ok,
         "vectors": "vector" in request.include,
+        "gone": [],
     }
 
 

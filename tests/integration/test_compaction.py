@@ -8,6 +8,7 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from senselog_client import SenselogClient
 
 from storage.check import check_directory
 from tests.broker_process import BrokerProcess
@@ -27,25 +28,25 @@ CONFIGS = {
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     """Checkpoints follow one another quickly: compaction waits for them."""
-    process = BrokerProcess(tmp_path_factory.mktemp("broker"), "storage.checkpoint.interval.ms=500")
+    settings = ("storage.checkpoint.interval.ms=500", "vector.embedding.model=hashing:32")
+    process = BrokerProcess(tmp_path_factory.mktemp("broker"), *settings)
     process.start()
     yield process
     process.end()
 
 
-def read(broker: BrokerProcess, isolation: str = "read_committed") -> list[confluent_kafka.Message]:
+def read(broker: BrokerProcess, topic: str = TOPIC) -> list[confluent_kafka.Message]:
     """Everything that is left, from the start."""
     consumer = confluent_kafka.Consumer(
         {
             "bootstrap.servers": broker.bootstrap,
             "group.id": "reader",
             "enable.auto.commit": False,
-            "isolation.level": isolation,
             "enable.partition.eof": True,
             "check.crcs": True,
         }
     )
-    consumer.assign([confluent_kafka.TopicPartition(TOPIC, 0, 0)])
+    consumer.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
     messages = []
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
@@ -91,8 +92,14 @@ def table(records: Iterable[tuple[bytes, bytes | None]]) -> dict[bytes, bytes]:
     return {key: value for key, value in latest.items() if value is not None}
 
 
-def wait_until_compacted(broker: BrokerProcess, size_bytes: int) -> None:
-    directory: Path = broker.data_directory / f"{TOPIC}-0"
+def create(broker: BrokerProcess, topic: str, **configs: str) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    for future in admin.create_topics([NewTopic(topic, 1, 1, config=CONFIGS | configs)]).values():
+        future.result(30)
+
+
+def wait_until_compacted(broker: BrokerProcess, size_bytes: int, topic: str = TOPIC) -> None:
+    directory: Path = broker.data_directory / f"{topic}-0"
     deadline = time.monotonic() + TIMEOUT_S
     while sum(file.stat().st_size for file in directory.glob("*.log")) > size_bytes or [*directory.glob("*.cleaned")]:
         assert time.monotonic() < deadline, sorted((file.name, file.stat().st_size) for file in directory.iterdir())
@@ -102,9 +109,7 @@ def wait_until_compacted(broker: BrokerProcess, size_bytes: int) -> None:
 @pytest.mark.slow
 def test_a_table_is_rebuilt_from_what_compaction_left(broker: BrokerProcess) -> None:
     """The last value of every key, at the offset where it was written; kill -9 changes nothing; fsck is content."""
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-    for future in admin.create_topics([NewTopic(TOPIC, 1, 1, config=CONFIGS)]).values():
-        future.result(30)
+    create(broker, TOPIC)
     written = fill(broker, range(ROUNDS))
     wait_until_compacted(broker, 5 << 19)
     for number in (ROUNDS, ROUNDS + 1):
@@ -117,3 +122,25 @@ def test_a_table_is_rebuilt_from_what_compaction_left(broker: BrokerProcess) -> 
         written |= fill(broker, range(number, number + 1))
     assert broker.stop() == 0
     assert check_directory(broker.data_directory) == []
+
+
+@pytest.mark.slow
+def test_a_search_shows_what_compaction_left(broker: BrokerProcess) -> None:
+    """A record that is gone is no hit, and takes no hit's place: as many are returned as are left, up to the limit."""
+    if broker.process is None or broker.process.poll() is not None:
+        broker.start()
+    create(broker, "texts", **{"vector.enabled": "true"})
+    producer = confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap})
+    for number in range(8000):
+        producer.produce("texts", key=b"%d" % (number % 40), value=f"line {number} of {number % 40} " + "x" * 300)
+    assert producer.flush(30) == 0
+    with SenselogClient(bootstrap_servers=broker.bootstrap) as search:
+        options = {"latest": True, "max_wait_ms": 30_000, "timeout_ms": 30_000, "max_value_bytes": 10}
+        assert len(search.search("texts", "line 7", limit=1000, **options)) == 1000
+        wait_until_compacted(broker, 2 << 20, "texts")
+        live = {message.offset() for message in read(broker, "texts")}
+        assert len(live) < 6000
+        for limit in (1, 10, 1000):
+            hits = search.search("texts", "line 7", limit=limit, **options)
+            assert len(hits) == min(limit, len(live))
+            assert {hit.offset for hit in hits} <= live

@@ -9,12 +9,13 @@ from typing import Any
 import faiss
 import numpy as np
 
-from vector.index.columns import Columns, distinct, group_by_node, record_of_posting
+from vector.index.columns import Columns, distinct, group_by_node, postings_at, record_of_posting
 from vector.index.fields import Fields
 from vector.index.fields import encode as encode_fields
 from vector.index.fields import merge as merge_fields
 from vector.index.files import FileReference, sync_directory, write_durable, write_faiss
 from vector.index.growing import GrowingSegment
+from vector.index.query import NO_LIMIT
 from vector.index.sealed import SealedSegment
 from vector.index.search import cap_faiss_threads, fetch_count
 from vector.index.segment import SegmentView, Trust, closeness
@@ -57,16 +58,19 @@ class _Merged:
 
 
 def build(
-    directory: Path, identity: int, sources: Sequence[Source], log_start_offset: int, settings: IndexSettings
-) -> Built | None:
-    """Writes and fsyncs the files of one segment made of neighbouring `sources`, without rows below `log_start_offset`.
+    directory: Path,
+    identity: int,
+    sources: Sequence[Source],
+    log_start_offset: int,
+    buried: Int64,
+    settings: IndexSettings,
+) -> Built:
+    """Writes and fsyncs the files of one segment made of neighbouring `sources`, without rows below `log_start_offset` or `buried`.
 
-    None when no row is left. Raises OSError when the disk does.
+    Raises OSError when the disk does.
     """
     cap_faiss_threads()
-    merged = _merge_columns(sources, log_start_offset)
-    if merged is None:
-        return None
+    merged = _merge_columns(sources, log_start_offset, buried)
     name = segment_name(identity)
     vectors = _vector_index(sources, merged, settings)
     nodes = merged.data.columns.node_count
@@ -118,14 +122,14 @@ def _header(
     )
 
 
-def _merge_columns(sources: Sequence[Source], log_start_offset: int) -> _Merged | None:
+def _merge_columns(sources: Sequence[Source], log_start_offset: int, buried: Int64) -> _Merged:
     """Postings of all sources in offset order, equal contents of different sources made one node."""
     views = [source.view() for source in sources]
     known: dict[bytes, int] = {}
     parts: list[tuple[Int64, Int64]] = []  # per source: postings kept, new node of each old node (-1: gone)
     places: list[Int64] = []
     for view in views:
-        kept = np.flatnonzero(view.columns.offsets >= log_start_offset)
+        kept = np.flatnonzero((view.columns.offsets >= log_start_offset) & ~postings_at(view.columns, buried))
         old_nodes = view.columns.nodes[kept]
         unique, first = np.unique(old_nodes, return_index=True)
         alive = unique[np.argsort(first, kind="stable")].astype(np.int64)  # in the order of first offsets
@@ -139,8 +143,6 @@ def _merge_columns(sources: Sequence[Source], log_start_offset: int) -> _Merged 
             new_of_old[old] = new
         places.append(np.array(fresh, dtype=np.int64))
         parts.append((kept, new_of_old))
-    if not known:
-        return None
 
     def joined(name: str, dtype: str) -> Any:
         return np.concatenate(
@@ -153,8 +155,9 @@ def _merge_columns(sources: Sequence[Source], log_start_offset: int) -> _Merged 
     offsets, times = joined("offsets", "i8"), joined("timestamps_ms", "i8")
     chunked = distinct(offsets) < len(offsets)
     columns = Columns(
-        offsets, times, joined("flags", "u1"), nodes, len(known), int(times.min()), int(times.max()), chunked
-    )
+        offsets, times, joined("flags", "u1"), nodes, len(known),
+        int(times.min(initial=NO_LIMIT)), int(times.max(initial=-1)), chunked,
+    )  # fmt: skip
     hashes = np.array(list(known), dtype=f"S{HASH_BYTES}")
     starts, by_node = group_by_node(nodes, len(known))
     order = np.argsort(hashes, kind="stable").astype(np.int32)

@@ -66,7 +66,7 @@ class Builder:
                 if self._closed:
                     return
                 index, task = self._tasks.popleft()
-            outcome: Built | Exception | None
+            outcome: Built | Exception
             try:
                 outcome = index.build(task)
             except (OSError, DamagedFile, RuntimeError, MemoryError) as error:  # FAISS raises RuntimeError
@@ -76,7 +76,7 @@ class Builder:
                     return
             self._post(_Finish(self, index, task, outcome))
 
-    def finish(self, index: PartitionIndex, task: BuildTask, outcome: "Built | Exception | None") -> None:
+    def finish(self, index: PartitionIndex, task: BuildTask, outcome: "Built | Exception") -> None:
         """In the owner's thread: makes what was built visible, and goes on with what follows from it."""
         if self._closed:
             return
@@ -92,9 +92,7 @@ class Builder:
 class _Finish:
     """The callback that is posted."""
 
-    def __init__(
-        self, builder: Builder, index: PartitionIndex, task: BuildTask, outcome: Built | Exception | None
-    ) -> None:
+    def __init__(self, builder: Builder, index: PartitionIndex, task: BuildTask, outcome: Built | Exception) -> None:
         self._arguments = (index, task, outcome)
         self._builder = builder
 

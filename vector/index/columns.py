@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vector.index.settings import Int32, Int64, UInt8
+from vector.index.settings import Bool, Int32, Int64, UInt8
 
 
 @dataclass(slots=True, frozen=True)
@@ -46,6 +46,14 @@ def record_of_posting(columns: Columns) -> Int64 | None:
 def first_postings(columns: Columns) -> Int64 | None:
     """The first posting of each record: int64[records]; None where postings are records."""
     return np.unique(columns.offsets, return_index=True)[1] if columns.chunked else None
+
+
+def postings_at(columns: Columns, offsets: Int64) -> Bool:
+    """Which postings are of records at these offsets (int64[n], ascending): bool[p]."""
+    steps = np.zeros(len(columns) + 1, dtype=np.int64)
+    np.add.at(steps, np.searchsorted(columns.offsets, offsets), 1)
+    np.subtract.at(steps, np.searchsorted(columns.offsets, offsets, side="right"), 1)
+    return np.cumsum(steps[:-1]) > 0
 
 
 def newest(columns: Columns, postings: Int64, count: int) -> Int64:

@@ -14,7 +14,7 @@ import numpy as np
 from vector.index import manifest as manifests
 from vector.index.build import Built, build
 from vector.index.catalog import AnySegment, Catalog, entry_of, open_catalog, sealed_file_names, segment_file_names
-from vector.index.columns import distinct
+from vector.index.columns import distinct, postings_at
 from vector.index.files import AppendFile, remove
 from vector.index.growing import GrowingSegment
 from vector.index.journal import encode_frame, journal_name
@@ -24,8 +24,8 @@ from vector.index.query import Candidate, IndexQuery, RecordFilter, query_vector
 from vector.index.scoring import storable
 from vector.index.sealed import SealedSegment
 from vector.index.search import Part, SearchCounters, plan, search
-from vector.index.selection import ReadRecords, read_nothing
-from vector.index.settings import HASH_BYTES, Counts, Float32, IndexSettings, Run
+from vector.index.selection import ReadRecords, between, read_nothing
+from vector.index.settings import HASH_BYTES, Counts, Float32, IndexSettings, Int64, Run
 
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 """Frames held for the next checkpoint; more than this is written at once."""
@@ -42,6 +42,7 @@ class BuildTask:
     identity: int
     sources: tuple[AnySegment, ...]
     log_start_offset: int
+    buried: Int64
 
 
 class PartitionIndex:
@@ -55,6 +56,7 @@ class PartitionIndex:
         self.damages = catalog.damages
         self._monotonic = monotonic
         self._log_start_offset = catalog.log_start_offset
+        self._buried = np.empty(0, dtype=np.int64)
         self._next_identity = catalog.next_identity
         self._dropped = catalog.dropped
         self._segments: tuple[AnySegment, ...] = tuple(catalog.segments)
@@ -218,6 +220,10 @@ class PartitionIndex:
         self._store_manifest()
         self._remove(gone)
 
+    def bury(self, offsets: Sequence[int]) -> None:
+        """Forgets records that compaction has removed from the log; builds leave them out. Not durable: whoever says so says it again."""
+        self._buried = np.union1d(self._buried, np.asarray(offsets, dtype=np.int64))
+
     def truncate(self, log_end_offset: int) -> None:
         """Takes back what lies at or above the end of a log that lost its tail; `indexed_offset` falls back to a segment's start.
 
@@ -225,6 +231,7 @@ class PartitionIndex:
         """
         kept = [segment for segment in self._segments if segment.next_offset <= log_end_offset]
         lost = self._segments[len(kept) :]
+        self._buried = self._buried[self._buried < log_end_offset]
         if not lost:
             return
         self.checkpoint()
@@ -257,25 +264,27 @@ class PartitionIndex:
         if plan is None:
             return None
         sources = tuple(segment for segment in self._segments if segment.identity in plan.sources)
-        self._task = BuildTask(plan, self._take_identity(), sources, self._log_start_offset)
+        self._task = BuildTask(plan, self._take_identity(), sources, self._log_start_offset, self._buried)
         return self._task
 
-    def build(self, task: BuildTask) -> Built | None:
-        """Builds the planned segment; slow, touches only new files. None when all its rows are gone. Raises OSError, DamagedFile."""
-        return build(self.directory, task.identity, task.sources, task.log_start_offset, self.settings)
+    def build(self, task: BuildTask) -> Built:
+        """Builds the planned segment; slow, touches only new files. Raises OSError, DamagedFile."""
+        return build(self.directory, task.identity, task.sources, task.log_start_offset, task.buried, self.settings)
 
-    def swap(self, task: BuildTask, built: Built | None) -> bool:
+    def swap(self, task: BuildTask, built: Built) -> bool:
         """Replaces the sources by what was built, atomically; False when a source has been dropped, or the index closed, meanwhile."""
         if self._closed:
             return False
         self._task = None
         self._build_error = None
-        if built is None or not set(task.sources) <= set(self._segments):
+        if not set(task.sources) <= set(self._segments):
             remove(self.directory, sealed_file_names(task.identity))
             return False
         first = self._segments.index(task.sources[0])
         end = first + len(task.sources)
         self._segments = (*self._segments[:first], built.segment, *self._segments[end:])
+        gone = between(task.buried, built.segment.base_offset, built.segment.next_offset)
+        self._buried = np.setdiff1d(self._buried, gone, assume_unique=True)
         self._store_manifest()
         self._remove(task.sources)
         return True
@@ -302,7 +311,10 @@ class PartitionIndex:
 
     def parts(self, wanted: RecordFilter, read: ReadRecords = read_nothing) -> list[Part]:
         """What of the index passes `wanted`; `read` is asked for records that have more than the index holds."""
-        bounded = replace(wanted, offset_from=max(wanted.offset_from, self._log_start_offset))
+        buried = self._buried if wanted.buried is None else np.union1d(self._buried, wanted.buried)
+        bounded = replace(
+            wanted, offset_from=max(wanted.offset_from, self._log_start_offset), buried=buried if len(buried) else None
+        )
         views = [segment.view() for segment in self._segments]
         return plan(views, bounded, self.settings, self._counters, read)
 
@@ -346,7 +358,11 @@ class PartitionIndex:
         )
 
     def _facts(self, segment: AnySegment) -> SegmentFacts:
-        dead = int(np.searchsorted(segment.view().columns.offsets, self._log_start_offset))
+        columns = segment.view().columns
+        dead = int(np.searchsorted(columns.offsets, self._log_start_offset))
+        buried = between(self._buried, max(segment.base_offset, self._log_start_offset), segment.next_offset)
+        if len(buried):
+            dead += int(np.count_nonzero(postings_at(columns, buried)))
         kind = "sealed" if isinstance(segment, SealedSegment) else "growing" if segment is self._growing else "frozen"
         since = self._growing_since if segment is self._growing else None
         return SegmentFacts(

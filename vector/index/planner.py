@@ -13,7 +13,7 @@ DEAD_FRACTION_MAX = 0.2
 
 @dataclass(slots=True, frozen=True)
 class SegmentFacts:
-    """What planning needs to know of a segment. `dead`: postings below the log start; `age_s`: since the first append."""
+    """What planning needs to know of a segment. `dead`: postings of records that the log has no more; `age_s`: since the first append."""
 
     identity: int
     kind: Literal["growing", "frozen", "sealed"]
@@ -54,7 +54,7 @@ def next_plan(segments: Sequence[SegmentFacts], settings: IndexSettings) -> Plan
         if segment.kind == "frozen":
             return Plan("seal", (segment.identity,))
     for segment in segments:
-        if segment.kind == "sealed" and DEAD_FRACTION_MAX * segment.postings < segment.dead < segment.postings:
+        if segment.kind == "sealed" and DEAD_FRACTION_MAX * segment.postings < segment.dead:
             return Plan("rebuild", (segment.identity,))
     return _merge_plan([s for s in segments if s.kind == "sealed"], settings)
 

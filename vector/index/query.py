@@ -6,7 +6,7 @@ import numpy as np
 
 from protocol.errors import ErrorCode, KafkaError
 from vector.filter.tree import Condition
-from vector.index.settings import Float32, IndexSettings
+from vector.index.settings import Float32, IndexSettings, Int64
 
 NO_LIMIT = np.iinfo(np.int64).max
 
@@ -57,6 +57,8 @@ class RecordFilter:
     timestamp_until: int
     condition: Condition | None = None
     partition: int = 0
+    buried: Int64 | None = None
+    """Offsets, ascending, of records that the log has no more: int64[n]."""
 
 
 def record_filter(query: IndexQuery) -> RecordFilter:

@@ -8,7 +8,7 @@ import numpy as np
 from protocol.record_batch import Record
 from vector.filter.record_fields import all_values
 from vector.filter.tree import Condition, Subject, passes
-from vector.index.columns import Columns, distinct, first_postings, record_of_posting
+from vector.index.columns import Columns, distinct, first_postings, postings_at, record_of_posting
 from vector.index.conditions import RecordColumns, evaluate
 from vector.index.query import RecordFilter
 from vector.index.segment import SegmentView
@@ -44,17 +44,28 @@ def select(view: SegmentView, wanted: RecordFilter, read: ReadRecords) -> Matche
     first, end = (int(i) for i in np.searchsorted(columns.offsets, [wanted.offset_from, wanted.offset_until]))
     if first >= end or wanted.timestamp_from > columns.timestamp_max or wanted.timestamp_until <= columns.timestamp_min:
         return _nothing(columns)
+    buried = between(wanted.buried, int(columns.offsets[first]), int(columns.offsets[end - 1]) + 1)
     all_times = wanted.timestamp_from <= columns.timestamp_min and wanted.timestamp_until > columns.timestamp_max
-    if all_times and end - first == len(columns) and wanted.condition is None:
+    if all_times and end - first == len(columns) and wanted.condition is None and not len(buried):
         return Matches(None, columns.node_count, distinct(columns.offsets) if columns.chunked else len(columns))
     postings = np.zeros(len(columns), dtype=np.bool_)
     postings[first:end] = True
     if not all_times:
         times = columns.timestamps_ms[first:end]
         postings[first:end] = (times >= wanted.timestamp_from) & (times < wanted.timestamp_until)
+    if len(buried):
+        postings &= ~postings_at(columns, buried)
     if wanted.condition is not None:
         _apply(wanted.condition, view, wanted.partition, postings, read)
     return of_postings(columns, postings)
+
+
+def between(offsets: Int64 | None, start: int, end: int) -> Int64:
+    """Those of ascending offsets that lie in [start, end)."""
+    if offsets is None:
+        return np.empty(0, dtype=np.int64)
+    first, last = np.searchsorted(offsets, [start, end])
+    return offsets[first:last]
 
 
 def of_postings(columns: Columns, postings: Bool) -> Matches:

@@ -23,8 +23,11 @@ class FakeWorker:
         self.status: dict[str, Any] | None = None
         self.meanwhile: Callable[[], None] = lambda: None
 
+        self.asked: list[Any] = []
+
     async def call(self, name: str, payload: Any, *, abandon: bool = False) -> Any:
         assert abandon is (name == "search")
+        self.asked.append({**payload} if name == "search" else payload)
         self.meanwhile()
         if name == "status":
             return self.status
@@ -148,3 +151,21 @@ async def test_the_state_says_what_keeps_the_index_back() -> None:
     assert (await world.ask(0)).trouble == "paused: no such model"
     world.worker.status = {**status, "partitions": {}}
     assert (await world.ask(0)).trouble == "loading"
+
+
+async def test_a_record_that_compaction_took_makes_room_for_another_hit() -> None:
+    """The index is told, and looks again, until all hits can be shown; of other topics a missing record is only left out."""
+    world = World()
+    world.append(world.topic, b"alive")
+    world.worker.hits = [[(0, 7), (0, 0)]]
+    assert [hit.offset for hit in (await world.ask()).results[0].hits] == [0]
+    assert len(world.worker.asked) == 1
+    world.topics.set_configs("logs", {"vector.enabled": "true", "cleanup.policy": "compact"})
+
+    def look_again() -> None:
+        if world.worker.asked[-1]["gone"] == [(0, 7)]:
+            world.worker.hits = [[(0, 0)]]
+
+    world.worker.meanwhile = look_again
+    assert [hit.offset for hit in (await world.ask()).results[0].hits] == [0]
+    assert [asked["gone"] for asked in world.worker.asked[1:]] == [[], [(0, 7)]]

@@ -113,6 +113,7 @@ def search(limit: int = 10) -> dict[str, Any]:
         "wait_ms": 0,
         "partial_ok": False,
         "vectors": False,
+        "gone": [],
     }
 
 

@@ -41,6 +41,8 @@ class IndexMachine(RuleBasedStateMachine):
         self.log: list[Record] = []
         self.log_end = 0
         self.log_start = 0
+        self.compacted: set[int] = set()
+        """Offsets of records that compaction has removed."""
         self.now = 0.0
 
     @initialize(
@@ -62,7 +64,9 @@ class IndexMachine(RuleBasedStateMachine):
         self.index = self.reopen()
 
     def reopen(self) -> PartitionIndex:
-        return PartitionIndex.open(self.directory, self.settings, monotonic=lambda: self.now)
+        index = PartitionIndex.open(self.directory, self.settings, monotonic=lambda: self.now)
+        index.bury(sorted(self.compacted))
+        return index
 
     @precondition(lambda self: len(self.log) < RECORDS_MAX)
     @rule(
@@ -121,10 +125,22 @@ class IndexMachine(RuleBasedStateMachine):
         self.log_start = max(self.log_start, min(low, self.log_end))
         self.index.drop_below(self.log_start)
 
+    @rule(
+        chance=st.randoms(use_true_random=False),
+        share=st.sampled_from([0.1, 0.9, 1.0]),
+        end=st.integers(0, RECORDS_MAX),
+    )
+    def compact(self, chance: Random, share: float, end: int) -> None:
+        """Records below `end` disappear, now and then all of them; they were counted, and stay so."""
+        gone = {record.offset for record in self.log if record.offset < end and chance.random() < share}
+        self.compacted |= gone
+        self.index.bury(sorted(gone))
+
     @rule(end=st.integers(0, RECORDS_MAX))
     def lose_the_logs_tail(self, end: int) -> None:
         self.log_end = max(self.log_start, min(end, self.log_end))
         self.log = [record for record in self.log if record.offset < self.log_end]
+        self.compacted = {offset for offset in self.compacted if offset < self.log_end}
         self.index.truncate(self.log_end)
         assert self.index.indexed_offset <= self.log_end
         self.catch_up()
@@ -208,7 +224,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.compare(IndexQuery(vector, limit, *bounds, least, exact, -1, self.log_start, up_to, collapse))
 
     def compare(self, query: IndexQuery) -> None:
-        visible = [record for record in self.log if record.offset >= self.log_start]
+        visible = [r for r in self.log if r.offset >= self.log_start and r.offset not in self.compacted]
         expected = brute_force(visible, query, self.settings)
         found = [
             Expected(c.offset, c.timestamp_ms, c.similarity, c.duplicates, c.flags) for c in self.index.search(query)
