@@ -172,6 +172,7 @@ async def search(topic: TopicIndex, worker: Worker, text: str = "disk") -> dict[
         "wait_ms": 0,
         "partial_ok": False,
         "vectors": False,
+        "gone": [],
     }
     return await TopicSearch(topic, worker.log, worker.threads).search(message)
 
