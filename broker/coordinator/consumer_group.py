@@ -387,7 +387,7 @@ class ConsumerGroup:
             target = roster.targets.get(member_id, NOTHING)
             members[member_id] = MemberSpec(ids[names], target, account.group_instance_id)
         for member_id, assigned in ASSIGNORS[self.assignor_name](members, counts).items():
-            if roster.targets.get(member_id) != assigned:
+            if roster.targets.get(member_id, NOTHING) != assigned:
                 self.put(effects, TargetRecord(self.group_id, member_id, assigned))
         self.put(effects, TargetEpochRecord(self.group_id, TargetEpoch(roster.epoch, now_ms)))
         logger.info("group assigned", group=self.group_id, epoch=roster.epoch, members=len(members))
