@@ -132,7 +132,7 @@ class _DecoderWriter:
             self.emit(f"{keyword} {tag} == {field.tag}:")
             self.indent += 1
             self.emit("p = uvarint(b, p)[1]")
-            value = self.field(field)
+            value = self.field(field, tagged=True)
             self.flush()
             self.emit(f"{targets[field.name]} = {value}")
             self.indent -= 1
@@ -140,13 +140,13 @@ class _DecoderWriter:
         self.emit("else: p = skip_tag_data(b, p, end)")
         self.indent -= 1
 
-    def field(self, field: Field) -> str:
+    def field(self, field: Field, *, tagged: bool = False) -> str:
         """Reads one field; returns the expression of its value."""
         nullable = self.version in field.nullable
         if field.array:
             return self.array(field, nullable)
         if field.struct:
-            return self.nullable_struct(field) if nullable else self.plain_struct(field.struct)
+            return self.nullable_struct(field, tagged) if nullable else self.plain_struct(field.struct)
         if field.kind in FORMATS:
             return self.read(FORMATS[field.kind])
         return self.text_or_bytes(field.kind, field.name, nullable)
@@ -155,12 +155,13 @@ class _DecoderWriter:
         self.struct(struct)
         return self.result
 
-    def nullable_struct(self, field: Field) -> str:
+    def nullable_struct(self, field: Field, tagged: bool) -> str:
+        """Before a nullable struct stands a byte: -1 or 1, as a tagged field 0 or 1 (Kafka's generator makes it a varint there)."""
         assert field.struct is not None
         present = self.read("b")
         self.flush()
         target = self.variable()
-        self.emit(f"if {present} < 0: {target} = None")
+        self.emit(f"if {present} < {1 if tagged else 0}: {target} = None")
         self.emit("else:")
         self.indent += 1
         value = self.plain_struct(field.struct)

@@ -99,7 +99,7 @@ class _EncoderWriter:
             self.indent += 1
             self.append = f"{parts}.append"
             self.emit(f"{parts} = []; {count} += 1")
-            self.field(field, value)
+            self.field(field, value, tagged=True)
             self.flush()
             self.emit(f"{encoded} = join({parts})")
             self.emit(f"{data} += (uv({field.tag}), uv(len({encoded})), {encoded})")
@@ -117,9 +117,12 @@ class _EncoderWriter:
             return f"{value} is None or {value}" if self.version in field.nullable else f"{value}"
         assert field.struct is not None
         members = [member for member in field.struct.fields if self.version in member.versions]
-        return " or ".join(f"({self.differs(member, f'{value}.{member.name}')})" for member in members)
+        conditions = [f"({self.differs(member, f'{value}.{member.name}')})" for member in members]
+        if self.version in field.nullable:
+            conditions.insert(0, f"{value} is None")
+        return " or ".join(conditions)
 
-    def field(self, field: Field, source: str) -> None:
+    def field(self, field: Field, source: str, *, tagged: bool = False) -> None:
         """Writes the value that the expression `source` yields."""
         nullable = self.version in field.nullable
         if field.kind in FORMATS and not field.array:
@@ -129,7 +132,7 @@ class _EncoderWriter:
         self.emit(f"{value} = {source}")
         if nullable:
             self.flush()
-            self.emit(f"if {value} is None: {self.append}({self.null(field)!r})")
+            self.emit(f"if {value} is None: {self.append}({self.null(field, tagged)!r})")
             self.emit("else:")
             self.indent += 1
             if field.struct and not field.array:
@@ -139,9 +142,9 @@ class _EncoderWriter:
             self.flush()
             self.indent -= 1
 
-    def null(self, field: Field) -> bytes:
+    def null(self, field: Field, tagged: bool) -> bytes:
         if field.struct and not field.array:
-            return b"\xff"
+            return b"\x00" if tagged else b"\xff"  # see Decoder.nullable_struct
         if self.flexible:
             return b"\x00"
         return b"\xff" * (2 if field.kind == "string" and not field.array else 4)
