@@ -131,6 +131,8 @@ class SealedSegment:
     def nodes_of(self, hashes: list[bytes]) -> Int64:
         wanted = np.array(hashes, dtype=f"S{HASH_BYTES}")
         data = self._data
+        if not len(data.hashes):  # compaction has taken every record
+            return np.full(len(hashes), -1, dtype=np.int64)
         places = np.searchsorted(data.hashes, wanted, sorter=data.hash_order)
         places[places == len(data.hashes)] = 0
         nodes = data.hash_order[places].astype(np.int64)
