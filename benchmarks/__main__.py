@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import loads, search_path
+from benchmarks import large_groups, loads, search_path
 from benchmarks.brokers import Broker, client_cores, senselog
 from benchmarks.report import Result, show
 
 PAGE_CACHE = ("storage.sync=os",)
-SECTIONS = ("broker", "durable", "search")
+SECTIONS = ("broker", "durable", "groups", "search")
 
 
 def arguments() -> argparse.Namespace:
@@ -34,6 +34,12 @@ def durable(scale: float) -> list[Result]:
             loads.acks(broker, connections=100, requests=count, label="synced"),
             loads.acks(broker, connections=1, requests=count // 10, label="synced"),
         ]
+
+
+def groups(scale: float) -> list[Result]:
+    """Rebalances of large groups."""
+    with senselog((*PAGE_CACHE, *large_groups.SETTINGS)) as broker:
+        return large_groups.rebalances(broker, scale=scale)
 
 
 def search(scale: float) -> list[Result]:
@@ -82,6 +88,7 @@ def main() -> int:
         run: Callable[[], list[Result]] = {
             "broker": lambda: _broker(chosen.scale),
             "durable": lambda: durable(chosen.scale),
+            "groups": lambda: groups(chosen.scale),
         }.get(section, lambda: search(chosen.scale))
         results += run()
         os.sched_setaffinity(0, cores)

@@ -80,6 +80,9 @@ class ClassicGroup(ClassicGroupState):
         effects = Effects()
         for member in self.roster.members.values():
             effects.arm(TimerKind.SESSION, member.session_timeout_ms, member.member_id)
+        if len(self.roster) > self._limits.members_max:
+            # group.max.size is lower than it was: members may still commit before some of them are refused.
+            self._prepare_rebalance("it is over capacity", effects)
         return effects
 
     def join(self, request: JoinGroupRequest, client: JoiningClient, answer: JoinAnswer) -> Effects:

@@ -61,7 +61,7 @@ def _join(
     if instance_id is not None and not request.member_id:
         group.take_place(member_id, instance_id, effects, classic=True)
     account = _account(group, member_id, request, subscription, client)
-    changed = group.subscribe(member_id, account, effects)
+    changed = group.subscribe(member_id, account, effects, may_describe=client.may_describe)
     if not downgrades:
         group.assign(effects)
     current = group.roster.current(member_id)

@@ -231,7 +231,7 @@ class ConsumerGroup:
         self._admit(member_id, request, owned, effects)
         account = _updated(self.roster.accounts.get(member_id), request, client)
         before = self.roster.current(member_id)
-        changed = self.subscribe(member_id, account, effects)
+        changed = self.subscribe(member_id, account, effects, may_describe=client.may_describe)
         self.assign(effects)
         current = self.advance(member_id, owned, effects, subscription_changed=changed)
         effects.arm(TimerKind.SESSION, settings.session_timeout_ms, member_id)
@@ -321,7 +321,9 @@ class ConsumerGroup:
 
     # ---- the three steps of every heartbeat: subscriptions, target assignment, the member's own assignment ---------------
 
-    def subscribe(self, member_id: str, account: MemberAccount, effects: Effects) -> bool:
+    def subscribe(
+        self, member_id: str, account: MemberAccount, effects: Effects, *, may_describe: Callable[[str], bool]
+    ) -> bool:
         """Takes up what a member says of itself; returns whether what it reads has changed. Raises KafkaError."""
         roster = self.roster
         former = roster.accounts.get(member_id)
@@ -333,12 +335,12 @@ class ConsumerGroup:
         if regex_changed:
             self._forget_unread_regex(former.topic_regex, effects)
         changed = names_changed or regex_changed
-        matches_changed = bool(roster.regex_readers) and self._resolve(effects)
+        matches_changed = bool(roster.regex_readers) and self._resolve(effects, may_describe)
         if changed or matches_changed or self._seen_revision != self.topics.revision:
             self._bump_epoch(effects, always=changed or matches_changed)
         return changed
 
-    def _resolve(self, effects: Effects) -> bool:
+    def _resolve(self, effects: Effects, may_describe: Callable[[str], bool]) -> bool:
         """Finds the topics of new patterns, and now and then of all if there are other topics; whether any differ."""
         roster, now_ms, revision = self.roster, self._time_ms(), self.topics.revision
         wanted = [
@@ -349,7 +351,7 @@ class ConsumerGroup:
         ]
         changed = False
         for regex in wanted:
-            matching = matching_topics(regex, self.topics.names())
+            matching = frozenset(filter(may_describe, matching_topics(regex, self.topics.names())))
             changed |= regex not in roster.regexes or roster.regexes[regex].topics != matching
             self.put(effects, RegexRecord(self.group_id, regex, ResolvedRegex(matching, revision, now_ms)))
         return changed

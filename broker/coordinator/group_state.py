@@ -1,5 +1,6 @@
 """The words that the parts of the group protocols share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -33,6 +34,8 @@ class JoiningClient:
     client_id: str
     client_host: str
     api_version: int
+    may_describe: Callable[[str], bool] = lambda _: True
+    """Which topics it may know of: its pattern matches no others."""
 
 
 @dataclass(frozen=True, slots=True)

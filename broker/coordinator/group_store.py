@@ -5,6 +5,7 @@ durable. At start the journal is replayed: members go on heartbeating with the s
 """
 
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +43,8 @@ logger = structlog.get_logger(__name__)
 
 # Each takes some 20 microseconds, to encode and to send: 10 ms altogether.
 ANSWERS_PER_TURN = 500
+# Each takes up to 100 microseconds: the group's records.
+EXPIRIES_PER_TURN = 100
 
 GROUP_JOURNAL: JournalFormat[CoordinatorRecord] = JournalFormat(
     OFFSETS_TOPIC, OFFSETS_TOPIC_CONFIGS, encode_record, decode_record, name_of=lambda record: record.group_id
@@ -72,6 +75,8 @@ class GroupStore:
         self._journal = Journal(GROUP_JOURNAL, topics, logs, clock, config.offsets_topic_num_partitions)
         self._limits = GroupLimits(config.group_max_size, config.group_initial_rebalance_delay_ms)
         self.entries: dict[str, GroupEntry] = {}
+        self._due: deque[tuple[GroupEntry, TimerKey, Timer]] = deque()
+        """Timers that have gone off and have not been acted on; bounded by the timers there are."""
         self._in_transaction: dict[tuple[int, int], set[str]] = {}
         """(producer id, partition of the journal) -> the groups to which its open transaction commits offsets."""
 
@@ -220,12 +225,24 @@ class GroupStore:
         if old is not None:
             old.cancel()
         if delay_ms is not None:
-            entry.timers[key] = self._scheduler.call_later(delay_ms / 1000, self._timer_expired, entry, key)
+            entry.timers[key] = self._scheduler.call_later(delay_ms / 1000, self._timer_due, entry, key)
 
-    def _timer_expired(self, entry: GroupEntry, key: TimerKey) -> None:
-        entry.timers.pop(key, None)
-        self.apply(entry, entry.group.timer_expired(key))
-        self._logs.commit()
+    def _timer_due(self, entry: GroupEntry, key: TimerKey) -> None:
+        self._due.append((entry, key, entry.timers[key]))
+        if len(self._due) == 1:
+            self._scheduler.call_soon(self._expire)
+
+    def _expire(self) -> None:
+        """Some timers now, the others in later turns: thousands of members that vanish at once must not hold up the rest."""
+        try:
+            for entry, key, timer in [self._due.popleft() for _ in range(min(len(self._due), EXPIRIES_PER_TURN))]:
+                if entry.timers.get(key) is timer:  # not cancelled or armed anew since
+                    del entry.timers[key]
+                    self.apply(entry, entry.group.timer_expired(key))
+            self._logs.commit()
+        finally:
+            if self._due:
+                self._scheduler.call_soon(self._expire)
 
     def _orphaned(self, entry: GroupEntry) -> Iterator[OffsetRecord]:
         """Deletions of offsets whose topic was deleted just before the broker was killed."""

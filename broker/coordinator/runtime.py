@@ -1,6 +1,7 @@
 """The group coordinator: what clients ask of groups, given to their state machines, and the upkeep of all of them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -78,7 +79,7 @@ class GroupCoordinator:
         if error is not ErrorCode.NONE:
             answer.resolve(failed_join(error, request.member_id if error is ErrorCode.UNKNOWN_MEMBER_ID else ""))
             return answer
-        client = JoiningClient(client.client_id[:CLIENT_ID_IN_MEMBER_ID_MAX], client.client_host, client.api_version)
+        client = replace(client, client_id=client.client_id[:CLIENT_ID_IN_MEMBER_ID_MAX])
         entry = self._store.entries.get(request.group_id)
         if entry is not None and not _is_empty_consumer_group(entry.group):
             self._store.apply(entry, entry.group.join(request, client, answer))

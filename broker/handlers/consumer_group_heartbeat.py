@@ -3,6 +3,8 @@
 v0 lets the broker choose the member id; v1 has the client choose it (KIP-1082) and adds subscriptions by regular expression.
 """
 
+from functools import partial
+
 from broker.context import RequestContext
 from broker.coordinator.consumer_member import AWAY_EPOCH, JOINS_EPOCH, LEAVES_EPOCH
 from broker.coordinator.group_state import JoiningClient
@@ -30,7 +32,12 @@ def handle(
         _check(context, request)
     except KafkaError as error:
         return ConsumerGroupHeartbeatResponse(error_code=error.code, error_message=error.message)
-    client = JoiningClient(context.client_id or "", "/" + context.client_host, context.api_version)
+    client = JoiningClient(
+        context.client_id or "",
+        "/" + context.client_host,
+        context.api_version,
+        partial(context.access.topic, Operation.DESCRIBE),
+    )
     return context.services.groups.consumer_heartbeat(request, client)
 
 

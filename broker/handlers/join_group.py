@@ -4,6 +4,8 @@ v0 has no rebalance timeout; v4 first hands out a member id (KIP-394); v5 static
 null protocol name on errors; v9 skip_assignment (KIP-814).
 """
 
+from functools import partial
+
 from broker.context import RequestContext
 from broker.coordinator.answers import failed_join
 from broker.coordinator.group_state import JoiningClient
@@ -23,7 +25,12 @@ def handle(context: RequestContext, request: JoinGroupRequest) -> JoinGroupRespo
     if not context.access.group(Operation.READ, request.group_id):
         refused = failed_join(ErrorCode.GROUP_AUTHORIZATION_FAILED)
         return refused if context.api_version >= NULL_PROTOCOL_NAME_FROM else _without_null(refused)
-    client = JoiningClient(context.client_id or "", "/" + context.client_host, context.api_version)
+    client = JoiningClient(
+        context.client_id or "",
+        "/" + context.client_host,
+        context.api_version,
+        partial(context.access.topic, Operation.DESCRIBE),
+    )
     answer = context.services.groups.join(request, client)
     if context.api_version >= NULL_PROTOCOL_NAME_FROM:
         return answer

@@ -2,9 +2,10 @@
 
 import pytest
 
-from broker.coordinator.group_state import Committer, ConsumerGroupState
+from broker.coordinator.group_state import Committer, ConsumerGroupState, JoiningClient
 from broker.coordinator.records import CommittedOffset
 from protocol.errors import KafkaError
+from protocol.messages import ConsumerGroupHeartbeatRequest
 from tests.unit.broker.coordinator.consumer_simulation import (
     INTERVAL_MS,
     REBALANCE_MS,
@@ -272,3 +273,13 @@ def test_a_state_of_a_later_kafka_begins_anew(sim) -> None:
     assert code(a.beat) == 110
     a.beat()
     assert numbers(a) == [4]
+
+
+def test_a_pattern_matches_what_its_member_may_know_of(sim) -> None:
+    """Topics that the member may not describe do not exist for it."""
+    client = JoiningClient("client", "/127.0.0.1", 1, may_describe=lambda name: name != "u")
+    request = ConsumerGroupHeartbeatRequest(
+        group_id="g", member_id="a", subscribed_topic_regex=".*", rebalance_timeout_ms=1, topic_partitions=[]
+    )
+    response, _ = sim.group.consumer_heartbeat(request, client)
+    assert [entry.topic_id for entry in response.assignment.topic_partitions] == [sim.catalog.topics["t"].topic_id]

@@ -1,5 +1,6 @@
 """The group coordinator on a real log: what is answered is durable, what is durable comes back."""
 
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker import journal
+from broker.coordinator import group_store
 from broker.coordinator.group_state import GroupState
 from broker.coordinator.records import OFFSETS_TOPIC
 from broker.producer_ids import ProducerIdAndEpoch
@@ -316,3 +318,39 @@ def test_replay_gives_the_same_offsets_of_transactions(worlds, tmp_path, seed) -
     offsets = [{(t, p): c.offset for t, p, c in one.groups.offsets.of_group("g0")} for one in (world, again)]
     assert offsets[0]
     assert offsets[0] == offsets[1]
+
+
+def test_a_heartbeat_before_its_turn_keeps_the_member(worlds, monkeypatch) -> None:
+    """Members whose sessions end at once are taken out in slices; who is heard of before its slice stays."""
+    monkeypatch.setattr(group_store, "EXPIRIES_PER_TURN", 1)
+    world = worlds[0]
+    members = {group_id: world.stable(group_id) for group_id in ("a", "b", "c")}
+    turns: list[list[str]] = []
+
+    def next_turn() -> None:
+        turns.append([group_id for group_id in members if world.groups.group(group_id).is_empty])
+        if len(turns) == 2:
+            assert world.heartbeat("c", members["c"]) == 0
+
+    for _ in range(4):
+        world.scheduler.call_later(10, lambda: world.scheduler.call_soon(next_turn))
+    world.pass_time(10_000)
+    assert all(len(gone) - len(before) <= 1 for before, gone in itertools.pairwise(turns))
+    assert [world.groups.group(group_id).is_empty for group_id in members] == [True, True, False]
+
+
+def test_a_group_over_capacity_rebalances_after_a_restart(worlds, tmp_path) -> None:
+    """group.max.size was lowered: the members are called to join again, and one too many is refused."""
+    world = worlds[0]
+    first, _ = world.stable("g")
+    second = world.join("g")
+    again_first = world.join("g", first)
+    generation_id, second_id = value(again_first).generation_id, value(second).member_id
+    world.sync("g", second_id, generation_id)
+    world.sync("g", first, generation_id)
+    world.settings["group_max_size"] = 1
+    again = restarted(worlds, tmp_path)
+    assert again.heartbeat("g", (first, generation_id)) == ErrorCode.REBALANCE_IN_PROGRESS
+    kept, refused = again.join("g", first), again.join("g", second_id)
+    assert value(refused).error_code == ErrorCode.GROUP_MAX_SIZE_REACHED
+    assert value(kept).error_code == 0
