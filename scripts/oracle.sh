@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Apache Kafka's recorded answers, step by step, against fresh brokers: first an open one, then one with SASL and ACLs, then one whose
 # sessions end. ORACLE is the folder with oracle.py and its recordings; arguments are the scenarios to play (default: those of the APIs
-# that exist); `security` as the first one plays only those with SASL and ACLs. Fails when a step differs that
+# that exist); `security` as the first one plays only those with SASL and ACLs, `own` those of tests/oracle. Fails when a step differs that
 # tests/compat/FINDINGS.md does not declare. Called by `make oracle`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,9 +34,15 @@ secure=(--set listeners=SASL_PLAINTEXT://127.0.0.1:0 --set sasl.enabled.mechanis
   --set "sasl.plain.users.file=$directory/users" --set super.users=User:admin
   --set authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer)
 failed=0
-if [ "${1:-}" != security ]; then
+if [ "${1:-}" = own ]; then
+  start
+  shift
+  report --folder "$PWD/tests/oracle" "$@"
+  exit
+elif [ "${1:-}" != security ]; then
   start
   report "$@" || failed=1
+  [ $# != 0 ] || report --folder "$PWD/tests/oracle" || failed=1
   [ $# = 0 ] || exit "$failed"
 else
   shift
