@@ -5,7 +5,7 @@ limit) with a message that starts with the field's name. What depends on the top
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from protocol.errors import ErrorCode, KafkaError
 from vector.filter.parse import parse_filter
+from vector.filter.path import parse_column
 from vector.filter.tree import Condition
 
 Float32 = npt.NDArray[np.float32]
@@ -25,6 +26,9 @@ LIMIT_MAX = 1000
 QUERY_TEXT_MAX = 65_536
 TIMEOUT_MS_MAX = 300_000
 EF_MAX = 4096
+EXAMPLES_MAX = 64
+"""Positive and negative ones of one query."""
+TEXT_COLLAPSE = "text"
 EVERY_PARTITION = -1
 """The partition of an offset range that holds in all partitions without a range of their own."""
 NO_TOPIC_ID = bytes(16)
@@ -54,6 +58,11 @@ class VectorsNotEnabled(KafkaError):
         super().__init__(ErrorCode.INVALID_CONFIG, f"topic {topic!r} has no vectors: set vector.enabled=true")
 
 
+def collapse_column(collapse: str) -> str:
+    """What `collapse` names beside TEXT_COLLAPSE, as a filter's column. Raises KafkaError INVALID_REQUEST."""
+    return parse_column(collapse, "collapse")
+
+
 def _check_range(name: str, value: int, minimum: int, maximum: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         invalid(name, f"{value!r} is not an integer")
@@ -65,7 +74,8 @@ def _check_range(name: str, value: int, minimum: int, maximum: int) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """Exactly one of: a text, a vector float32[d], or the (partition, offset) of a record whose like is looked for."""
+    """Exactly one of: a text, a vector float32[d], the (partition, offset) of a record whose like is looked for, or examples of what
+    hits are like (`positive`) and unlike (`negative`), each a text, vector or record; example records are no hits themselves."""
 
     text: str | None = None
     vector: Float32 | None = None
@@ -75,11 +85,13 @@ class Query:
 
     def __post_init__(self) -> None:
         if self.positive or self.negative:
-            not_supported("positive" if self.positive else "negative")
+            self._check_examples()
+            return
         given = [name for name in ("text", "vector", "record") if getattr(self, name) is not None]
         if len(given) != 1:
             invalid(
-                "queries", f"a query has {' and '.join(given) or 'nothing'}; it must have one of text, vector, record"
+                "queries",
+                f"a query has {' and '.join(given) or 'nothing'}; it must have one of text, vector, record, positive",
             )
         if self.text is not None:
             self._check_text(self.text)
@@ -88,6 +100,26 @@ class Query:
         if self.record is not None:
             _check_range("record.partition", self.record[0], 0, 2**31 - 1)
             _check_range("record.offset", self.record[1], 0, 2**63 - 1)
+
+    def _check_examples(self) -> None:
+        if not self.positive:
+            invalid("positive", "at least one example is needed beside negative ones")
+        examples = (*self.positive, *self.negative)
+        if len(examples) > EXAMPLES_MAX:
+            raise KafkaError(
+                ErrorCode.POLICY_VIOLATION, f"positive: {len(examples)} examples are above the limit of {EXAMPLES_MAX}"
+            )
+        if self.text is not None or self.vector is not None or self.record is not None:
+            invalid("queries", "a query has examples and a text, vector or record; it must have one of them")
+        if any(example.positive or example.negative for example in examples):
+            invalid("positive", "an example has examples; it must have one of text, vector, record")
+
+    def records(self) -> Iterator[tuple[int, int]]:
+        """Every record that the query names, examples included."""
+        if self.record is not None:
+            yield self.record
+        for example in (*self.positive, *self.negative):
+            yield from example.records()
 
     def _check_text(self, text: str) -> None:
         if not text.strip():
@@ -122,8 +154,9 @@ class SearchRequest:
     `topic` or `topic_id` (16 bytes) names the topic. Timestamps in milliseconds, -1 for none; ranges are from inclusive to
     exclusive, offset -1 for open. `min_offsets` and `latest` wait up to `max_wait_ms` until the index is that far; `timeout_ms` is
     for embedding, searching and reading, on top of that wait. `filter` is JSON in REST's grammar (vector/filter/parse.py),
-    `condition` its tree. `collapse`, `cursor` and the modes text and hybrid are refused until they work: a condition silently ignored
-    gives wrong answers.
+    `condition` its tree. `collapse` is `text`, `key`, `header:NAME` or a JSON path: one hit for all records that agree in it. `cursor` is a
+    result's `next_cursor`: the same search goes on behind those hits. The modes text and hybrid are refused until they work: a
+    condition silently ignored gives wrong answers.
     """
 
     topic: str | None = None
@@ -179,10 +212,10 @@ class SearchRequest:
             invalid("mode", f"{self.mode!r} is none of vector, text, hybrid")
         if self.mode != "vector":
             not_supported(f"mode {self.mode}")
-        if self.collapse is not None:
-            not_supported("collapse")
-        if self.cursor is not None:
-            not_supported("cursor")
+        if self.collapse not in (None, TEXT_COLLAPSE):
+            collapse_column(self.collapse or "")
+        if self.cursor is not None and len(self.queries) != 1:
+            invalid("cursor", f"goes on with one query, not with {len(self.queries)}")
 
     def _check_filters(self) -> None:
         if self.filter is not None:

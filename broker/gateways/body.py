@@ -11,8 +11,6 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 PartitionId = Annotated[int, Field(ge=0)]
 Offset = Annotated[int, Field(ge=0)]
 Value = TypeVar("Value")
-_NOT_YET = "Not supported yet: using it is an error that says so."
-Unsupported = Annotated[Any, Field(description=_NOT_YET)]
 
 
 class Strict(BaseModel):
@@ -64,6 +62,17 @@ def _text_query(query: Any) -> Any:
 
 # A plain text is the usual query. Converted beforehand, because a union would complain about all its members at once.
 AnyQuery = Annotated[Query, BeforeValidator(_text_query, json_schema_input_type=str | Query)]
+
+
+def _collapse(collapse: Any) -> Any:
+    if isinstance(collapse, dict) and len(collapse) == 1:
+        ((kind, name),) = collapse.items()
+        if isinstance(name, str) and kind in ("header", "path"):
+            return f"header:{name}" if kind == "header" else name
+    return collapse
+
+
+Collapse = Annotated[str, BeforeValidator(_collapse, json_schema_input_type=str | dict[Literal["header", "path"], str])]
 
 
 class Bounds(Strict):
@@ -194,14 +203,19 @@ class SearchBody(Strict):
     limit: int | None = Field(default=None, description="hits per query, 10 if not given")
     filter: Filter | None = None
     min_similarity: Finite | None = None
-    collapse: Unsupported = None
+    collapse: Collapse | None = Field(
+        default=None,
+        description="one hit for all records with the same `text`, `key`, `header:NAME` or path such as `$.user`",
+    )
     consistency: Consistency = Consistency()
     isolation: Literal["read_committed", "read_uncommitted"] = "read_committed"
     include: list[Literal["key", "value", "headers", "vector", "scores"]] = ["key", "value", "headers"]
     max_value_bytes: int | None = Field(default=None, ge=0)
     exact: bool = False
     ef: int | None = Field(default=None, ge=1)
-    cursor: Annotated[str | None, Field(description=_NOT_YET)] = None
+    cursor: str | None = Field(
+        default=None, description="`next_cursor` of the page before: the same search goes on behind it"
+    )
     timeout_ms: int = Field(default=2000, ge=1)
 
     @model_validator(mode="after")

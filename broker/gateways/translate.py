@@ -1,5 +1,6 @@
 """A JSON body -> the one SearchRequest behind all doors; what its values may be is decided there."""
 
+import base64
 import json
 
 import numpy as np
@@ -29,7 +30,7 @@ def search_request(topic: str, body: SearchBody) -> SearchRequest:
         until_timestamp=until_timestamp,
         offset_ranges=_offset_ranges(conditions),
         filter=_full_filter(conditions),
-        collapse=None if body.collapse is None else json.dumps(body.collapse),
+        collapse=body.collapse,
         min_offsets=_min_offsets(consistency),
         latest=consistency.level == "latest",
         max_wait_ms=consistency.wait_ms,
@@ -39,9 +40,16 @@ def search_request(topic: str, body: SearchBody) -> SearchRequest:
         max_value_bytes=body.max_value_bytes,
         exact=body.exact,
         ef=body.ef,
-        cursor=None if body.cursor is None else body.cursor.encode(),
+        cursor=None if body.cursor is None else _cursor(body.cursor),
         timeout_ms=body.timeout_ms,
     )
+
+
+def _cursor(cursor: str) -> bytes:
+    try:
+        return base64.b64decode(cursor, validate=True)
+    except ValueError:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, "cursor: is none that a search has given") from None
 
 
 def _query(query: Query) -> SearchQuery:

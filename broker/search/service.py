@@ -171,7 +171,7 @@ class SearchService:
                 while True:
                     answer = await self._ask(message)
                     started = time.perf_counter_ns()
-                    places = [(row[0], row[1]) for rows in answer["results"] for row in rows]
+                    places = [(row[0], row[1]) for rows, _ in answer["results"] for row in rows]
                     records = await read_records(topic, places, request)
                     read_micros = (time.perf_counter_ns() - started) // 1000
                     gone = compacted_away(topic, places, records)
@@ -197,7 +197,9 @@ class SearchService:
             wait_micros=answer["wait_micros"],
             search_micros=answer["search_micros"],
             read_micros=read_micros,
-            results=[QueryResult(list(_hits(request, rows, records))) for rows in answer["results"]],
+            results=[
+                QueryResult(list(_hits(request, rows, records)), next_cursor) for rows, next_cursor in answer["results"]
+            ],
             partitions=[_partition_state(topic, p, answer["states"].get(p), searched=True) for p in partitions],
         )
 
@@ -337,7 +339,7 @@ def _partitions(request: SearchRequest, topic: Topic) -> list[int]:
     count = len(topic.partitions)
     named = [*(request.partitions or ()), *request.min_offsets, *(p for p in request.offset_ranges if p >= 0)]
     named += named_partitions(request.condition)
-    named += [query.record[0] for query in request.queries if query.record is not None]
+    named += [partition for query in request.queries for partition, _ in query.records()]
     for partition in named:
         if partition >= count:
             raise KafkaError(
@@ -373,6 +375,8 @@ def _message(request: SearchRequest, topic: Topic, partitions: list[int]) -> dic
         "from_timestamp": request.from_timestamp,
         "until_timestamp": request.until_timestamp,
         "filter": request.filter,
+        "collapse": request.collapse,
+        "cursor": request.cursor,
         "exact": request.exact,
         "ef": request.ef if request.ef is not None else -1,
         "min_offsets": min_offsets,
@@ -384,6 +388,8 @@ def _message(request: SearchRequest, topic: Topic, partitions: list[int]) -> dic
 
 
 def _query(query: Query) -> dict[str, Any]:
+    if query.positive:
+        return {name: [_query(example) for example in getattr(query, name)] for name in ("positive", "negative")}
     if query.vector is not None:
         return {"vector": query.vector.astype("<f4").tobytes()}
     return {"text": query.text} if query.text is not None else {"record": query.record}
@@ -394,21 +400,24 @@ def _hits(request: SearchRequest, rows: Iterable[Any], records: Mapping[Place, F
     import numpy as np
 
     ranks = "scores" in request.include
-    for rank, (partition, offset, timestamp_ms, similarity, duplicates, flags, vector) in enumerate(rows, start=1):
+    for partition, offset, timestamp_ms, *scores, duplicates, flags, vector in rows:
         found = records.get((partition, offset))
         if found is None:
             continue
         record = found.record
+        score, similarity, text_score, vector_rank, text_rank = scores
         yield Hit(
             partition=partition,
             offset=offset,
             leader_epoch=found.leader_epoch,
             timestamp_ms=timestamp_ms,
-            score=similarity,
+            score=score,
             similarity=similarity,
+            text_score=text_score,
             duplicates=duplicates,
             flags=flags | VALUE_CUT if found.value_cut else flags,
-            vector_rank=rank if ranks else None,
+            vector_rank=vector_rank if ranks else None,
+            text_rank=text_rank if ranks else None,
             key=record.key,
             value=record.value,
             headers=tuple(record.headers),

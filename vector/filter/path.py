@@ -5,13 +5,14 @@ from typing import NoReturn
 
 from protocol.errors import ErrorCode, KafkaError
 from vector.filter.record_fields import STEPS_MAX
-from vector.filter.tree import path_column
+from vector.filter.tree import KEY, header_column, path_column
 
 # A quoted name is that of RFC 9535; escapes are the backslash's own and the quotes'.
 _STEP = re.compile(
     r"""\.(?P<plain>[^\s.\[\]'"*$@,:()?]+)|\['(?P<single>(?:[^'\\]|\\.)*)'\]|\["(?P<double>(?:[^"\\]|\\.)*)"\]"""
 )
 _ARRAY_STEP = re.compile(r"\[(\d+|-\d+|\*)\]|\.\*")
+_HEADER = "header:"
 _ESCAPE = re.compile(r"\\(.)")
 
 
@@ -37,6 +38,17 @@ def parse_path(given: object, place: str) -> str:
     if len(steps) > STEPS_MAX:
         raise KafkaError(ErrorCode.POLICY_VIOLATION, f"{place}: {len(steps)} steps are above the limit of {STEPS_MAX}")
     return path_column(steps)
+
+
+def parse_column(given: str, place: str) -> str:
+    """`key`, `header:NAME` or a path, as a column's name. Raises KafkaError naming `place`."""
+    if given == KEY:
+        return KEY
+    if given.startswith(_HEADER):
+        return header_column(given.removeprefix(_HEADER))
+    if not given.startswith("$"):
+        _refuse(place, f"{given[:100]!r} is none of text, key, header:NAME and a path such as $.level")
+    return parse_path(given, place)
 
 
 def _refuse(place: str, reason: str) -> NoReturn:

@@ -11,7 +11,7 @@ if not, the segment is scanned exactly. Figures: benchmarks/index_recall.py.
 import math
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import faiss
 import numpy as np
@@ -20,8 +20,8 @@ from vector.index.columns import distinct, newest
 from vector.index.query import Candidate, IndexQuery, RecordFilter
 from vector.index.scoring import similarities
 from vector.index.segment import SegmentView
-from vector.index.selection import Matches, ReadRecords, select
-from vector.index.settings import Float32, IndexSettings, Int64
+from vector.index.selection import Matches, ReadRecords, of_postings, select
+from vector.index.settings import Bool, Float32, IndexSettings, Int64
 
 _thread = threading.local()
 
@@ -53,21 +53,28 @@ class Part:
     settings: IndexSettings
     counters: SearchCounters
 
+    def without(self, postings: Bool) -> "Part":
+        """What is left when rows, bool[p], are taken out."""
+        passing = ~postings if self.matching.postings is None else self.matching.postings & ~postings
+        return replace(self, matching=of_postings(self.view.columns, passing))
+
 
 @dataclass(slots=True, frozen=True)
 class Found:
-    """A record found, before the merge; sorts in result order."""
+    """A record that one way of searching found; `score` is what it sorts by. `posting` is its row in the part."""
 
-    similarity: float
+    score: float
     timestamp_ms: int
     partition: int
     offset: int
-    flags: int
     content: bytes
+    part: Part
+    posting: int
 
     @property
     def order(self) -> tuple[float, int, int, int, bytes]:
-        return (-self.similarity, -self.timestamp_ms, self.partition, self.offset, self.content)
+        """Score falling, timestamp falling, partition, offset (design/search-api.md)."""
+        return (-self.score, -self.timestamp_ms, self.partition, self.offset, self.content)
 
 
 def plan(
@@ -90,6 +97,23 @@ def plan(
 
 def search(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[Candidate]:
     """The min(limit, matches) most similar records over all parts; `vector` as `query_vector` returns it."""
+    chosen = nearest(parts, query, vector)
+    duplicates = count_duplicates(parts, [hit.content for hit in chosen])
+    return [
+        Candidate(
+            hit.partition,
+            hit.offset,
+            hit.timestamp_ms,
+            hit.score,
+            duplicates[hit.content] - 1,
+            int(hit.part.view.columns.flags[hit.posting]),
+        )
+        for hit in chosen
+    ]
+
+
+def nearest(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[Found]:
+    """The min(limit, matches) most similar records over all parts, in order; fewer when `min_similarity` cuts."""
     cap_faiss_threads()
     found: list[Found] = []
     for part in parts:
@@ -97,13 +121,8 @@ def search(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[Ca
     found.sort(key=lambda hit: hit.order)
     if query.min_similarity is not None and not math.isnan(query.min_similarity):
         least = query.min_similarity
-        found = [hit for hit in found if hit.similarity >= least]
-    chosen = _first_distinct(found, query)
-    duplicates = _count_duplicates(parts, [hit.content for hit in chosen])
-    return [
-        Candidate(hit.partition, hit.offset, hit.timestamp_ms, hit.similarity, duplicates[hit.content] - 1, hit.flags)
-        for hit in chosen
-    ]
+        found = [hit for hit in found if hit.score >= least]
+    return _first_distinct(found, query)
 
 
 def _first_distinct(found: list[Found], query: IndexQuery) -> list[Found]:
@@ -203,12 +222,12 @@ def _expand(part: Part, nodes: Int64, vector: Float32, query: IndexQuery) -> lis
         for posting in newest(columns, matching.of(view.postings_of(node)), most):
             offset = int(columns.offsets[posting])
             offsets.add(offset)
-            time, flags = int(columns.timestamps_ms[posting]), int(columns.flags[posting])
-            found.append(Found(score, time, part.partition, offset, flags, content))
+            time = int(columns.timestamps_ms[posting])
+            found.append(Found(score, time, part.partition, offset, content, part, int(posting)))
     return found
 
 
-def _count_duplicates(parts: Sequence[Part], contents: list[bytes]) -> dict[bytes, int]:
+def count_duplicates(parts: Sequence[Part], contents: list[bytes]) -> dict[bytes, int]:
     """How many matching records each content has, over all parts."""
     counts = dict.fromkeys(contents, 0)
     hashes = list(counts)

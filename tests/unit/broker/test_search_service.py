@@ -40,7 +40,9 @@ class FakeWorker:
             "embed_micros": 0,
             "wait_micros": 0,
             "search_micros": 0,
-            "results": [[(*place, 5, 0.5, 0, 0, None) for place in places] for places in self.hits],
+            "results": [
+                ([(*place, 5, 0.5, 0.5, None, 1, None, 0, 0, None) for place in places], None) for places in self.hits
+            ],
             "states": {one["partition"]: (1, 0, 0) for one in payload["partitions"]},
         }
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,8 @@ def search(limit: int = 10) -> dict[str, Any]:
         "from_timestamp": -1,
         "until_timestamp": -1,
         "filter": None,
+        "collapse": None,
+        "cursor": None,
         "exact": False,
         "ef": -1,
         "min_offsets": {},
@@ -245,6 +247,46 @@ async def test_a_model_of_another_revision_never_searches_the_old_index(tmp_path
     second.close()
 
 
+async def test_all_texts_of_a_batch_are_embedded_by_one_call(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of queries, of examples, and of nothing twice."""
+    worker.model_there.set()
+    topic = worker.topic(1)
+    topic.start()
+    await indexed(topic, 1)
+    calls: list[list[str]] = []
+    embed = HashingEmbedder.embed
+
+    def counted(self: HashingEmbedder, texts: Sequence[str], kind: Any) -> Any:
+        calls.append(list(texts))
+        return embed(self, texts, kind)
+
+    monkeypatch.setattr(HashingEmbedder, "embed", counted)
+    examples = {"positive": [{"text": "b"}, {"record": (0, 1)}], "negative": [{"text": "c"}]}
+    queries = [{"text": "a"}, {"text": "b"}, examples, {"text": "a"}]
+    answer = await TopicSearch(topic, Source(), worker.threads).search({**search(), "queries": queries})
+    assert calls == [["a", "b", "c"]]
+    assert [[row[1] for row in rows] for rows, _ in answer["results"]][2] == [0]  # an example is no hit
+    await topic.close()
+
+
+async def test_a_cursor_of_another_generation_has_expired(worker: Worker) -> None:
+    worker.model_there.set()
+    topic = worker.topic(1)
+    topic.start()
+    await indexed(topic, 1)
+    searcher = TopicSearch(topic, Source(), worker.threads)
+    ((first, cursor),) = (await searcher.search(search(1)))["results"]
+    ((second, end),) = (await searcher.search({**search(1), "cursor": cursor}))["results"]
+    assert {row[1] for row in (*first, *second)} == {0, 1}
+    ((rest, nothing),) = (await searcher.search({**search(1), "cursor": end}))["results"]
+    assert (rest, nothing) == ([], None)
+    assert topic.generation is not None
+    topic.generation = replace(topic.generation, number=2)
+    with pytest.raises(KafkaError, match="cursor: has expired"):
+        await searcher.search({**search(1), "cursor": cursor})
+    await topic.close()
+
+
 async def test_texts_cannot_be_searched_where_producers_send_the_vectors(worker: Worker) -> None:
     """vector.embedding.model=none: a text query says so; vectors work."""
     worker.parts = replace(worker.parts, source=VectorSource(), models=Models(EmbedSettings(""), worker.threads))
@@ -258,7 +300,7 @@ async def test_texts_cannot_be_searched_where_producers_send_the_vectors(worker:
     assert caught.value.code == ErrorCode.INVALID_REQUEST
     query = {"vector": np.array([0, 1], "<f4").tobytes()}
     answer = await searcher.search({**search(), "queries": [query]})
-    assert [row[1] for row in answer["results"][0]] == [1, 0]
+    assert [row[1] for row in answer["results"][0][0]] == [1, 0]
     await topic.close()
 
 

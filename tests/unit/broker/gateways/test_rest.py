@@ -180,8 +180,6 @@ async def test_a_failed_query_of_a_batch_does_not_hide_the_others(
     "fields",
     [
         {"mode": "hybrid"},
-        {"collapse": "text"},
-        {"cursor": "x"},
     ],
     ids=json.dumps,
 )
@@ -192,6 +190,17 @@ async def test_what_does_not_work_yet_is_refused_and_never_ignored(
     assert response.status_code == 400
     assert "not supported yet" in response.json()["error"]["message"]
     assert search.requests == []
+
+
+async def test_collapse_and_cursor_travel(client: httpx.AsyncClient, search: FakeSearch) -> None:
+    for given in ("text", "header:a b", {"header": "a b"}, "$.a", {"path": "$.a"}):
+        await client.post(SEARCH, json={"query": "x", "collapse": given, "cursor": "AAE="})
+    assert [one.collapse for one in search.requests] == ["text", "header:a b", "header:a b", "$.a", "$.a"]
+    assert search.requests[0].cursor == b"\x00\x01"
+    for bad in ({"collapse": "level"}, {"collapse": {"head": "a"}}, {"collapse": 1}, {"cursor": "!"}):
+        response = await client.post(SEARCH, json={"query": "x", **bad})
+        assert response.status_code == 400
+        assert response.json()["error"]["message"].startswith(next(iter(bad)))
 
 
 async def test_conditions_travel_as_they_are_and_are_refused_by_place(

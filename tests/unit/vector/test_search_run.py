@@ -1,0 +1,199 @@
+"""Collapse and pages over two partitions, against one long exact answer and a plain look at the records."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from protocol.errors import KafkaError
+from protocol.record_batch import Record
+from tests.unit.vector.filter.model import data, values
+from tests.unit.vector.index.model import build_all, content_hash, content_vector
+from vector.cursor import Cursor, decode_cursor, encode_cursor
+from vector.filter.record_fields import all_values, record_fields
+from vector.index import fields as columns
+from vector.index.partition_index import PartitionIndex
+from vector.index.settings import IndexSettings, Run
+from vector.request import collapse_column
+from vector.search_run import Snapshot, run_search
+
+SETTINGS = IndexSettings(6, growing_rows_max=6, exact_matches_max=4, segment_rows_max=30, seal_rows_min=1)
+TOPIC = b"t" * 16
+VECTOR = np.ones(6, dtype=np.float32)
+
+
+@dataclass
+class Topic:
+    """Partitions with their records; a record has one text or several pieces."""
+
+    indexes: dict[int, PartitionIndex]
+    logs: dict[int, list[Record]]
+    contents: dict[tuple[int, int], tuple[int, ...]]
+
+    def append(self, partition: int, record: Record, contents: tuple[int, ...]) -> None:
+        self.logs[partition].append(record)
+        self.contents[partition, record.offset] = contents
+        count = len(contents)
+        self.indexes[partition].append(
+            Run(
+                offsets=np.full(count, record.offset),
+                timestamps_ms=np.full(count, record.timestamp_ms),
+                hashes=[content_hash(content) for content in contents],
+                vectors=np.array([content_vector(content, 6) for content in contents], dtype=np.float32),
+                flags=np.zeros(count, dtype=np.uint8),
+                skipped=Counter(),
+                failed=0,
+                next_offset=record.offset + 1,
+                fields=columns.fields_of([record_fields(record.key, record.value, record.headers, entries_max=2)]),
+            )
+        )
+
+    def read(self, partition: int, offsets: Sequence[int]) -> Mapping[int, Record]:
+        return {offset: self.logs[partition][offset] for offset in offsets}
+
+    def search(self, **given: Any) -> tuple[list[tuple[Any, ...]], bytes | None]:
+        message = {
+            "queries": [{"vector": VECTOR.tobytes()}], "limit": 10, "min_similarity": None, "filter": None, "collapse": None,
+            "partitions": [{"partition": p, "from": -1, "until": -1, "log_start": 0} for p in self.indexes],
+            "from_timestamp": -1, "until_timestamp": -1, "exact": True, "ef": -1, "vectors": False, "cursor": None,
+        } | given  # fmt: skip
+        snapshot = Snapshot(TOPIC, 1, {p: index.indexed_offset for p, index in self.indexes.items()})
+        (result,) = run_search(self.indexes, [VECTOR], message, snapshot, self.read)
+        return result
+
+
+@contextmanager
+def topic_of(records: Sequence[tuple[int, bytes | None, bytes | None, tuple[int, ...]]], step: int) -> Iterator[Topic]:
+    with tempfile.TemporaryDirectory() as directory:
+        indexes = {p: PartitionIndex.open(Path(directory) / str(p), SETTINGS) for p in (0, 1)}
+        topic = Topic(indexes, {0: [], 1: []}, {})
+        for number, (partition, key, value, contents) in enumerate(records):
+            record = Record(len(topic.logs[partition]), 1000 + number % 7, key, value, [("a", key)])
+            topic.append(partition, record, contents)
+            if number % step == 0:
+                build_all(indexes[partition])
+        yield topic
+        for index in indexes.values():
+            index.close()
+
+
+texts = st.lists(st.integers(0, 11), min_size=1, max_size=3, unique=True).map(tuple) | st.integers(0, 11).map(
+    lambda n: (n,)
+)
+logs = st.lists(st.tuples(st.integers(0, 1), st.none() | data, values, texts), max_size=30)
+quick = settings(
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+
+
+def place(row: tuple[Any, ...]) -> tuple[int, int]:
+    return row[0], row[1]
+
+
+@given(
+    log=logs,
+    collapse=st.sampled_from(["key", "header:a", "$.a", "$.f"]),
+    limit=st.integers(1, 40),
+    step=st.integers(1, 9),
+)
+@quick
+def test_collapse_leaves_the_best_of_each_group_and_counts_the_others(
+    log: list[Any], collapse: str, limit: int, step: int
+) -> None:
+    """Values that were cut or did not fit into the columns included: two groups are never one."""
+    with pytest.MonkeyPatch.context() as patch, topic_of(log, step) as topic:
+        patch.setattr(columns, "VALUE_BYTES_MAX", 4)
+        everything, _ = topic.search(limit=1000)
+        groups: dict[Any, list[tuple[int, int]]] = {}
+        for row in everything:
+            record = topic.logs[row[0]][row[1]]
+            found = all_values(record.key, record.value, record.headers).get(collapse_column(collapse))
+            groups.setdefault(found[0] if found else place(row), []).append(place(row))
+        expected = [(members[0], len(members) - 1) for members in groups.values()][:limit]
+        assert [(place(row), row[8]) for row in topic.search(limit=limit, collapse=collapse)[0]] == expected
+
+
+@given(
+    log=logs, limit=st.integers(1, 12), step=st.integers(1, 9), collapse=st.sampled_from([None, "text", "key", "$.a"])
+)
+@quick
+def test_pages_are_one_long_answer(log: list[Any], limit: int, step: int, collapse: str | None) -> None:
+    """No repeats and nothing left out, although records arrive and segments are built between the pages."""
+    with topic_of(log, step) as topic:
+        whole, _ = topic.search(limit=1000, collapse=collapse)
+        pages: list[tuple[Any, ...]] = []
+        cursor: bytes | None = None
+        while True:
+            rows, cursor = topic.search(limit=limit, collapse=collapse, cursor=cursor)
+            pages += rows
+            if cursor is None:
+                break
+            assert len(rows) == limit
+            topic.append(0, Record(len(topic.logs[0]), 2000, None, None, []), (0,))
+            build_all(topic.indexes[0])
+        assert [place(row) for row in pages] == [place(row) for row in whole]
+        assert [row[6] for row in pages] == list(range(1, len(pages) + 1))
+        assert [row[8] for row in pages] == [row[8] for row in whole]
+
+
+@given(log=logs, step=st.integers(1, 9))
+@quick
+def test_example_records_are_no_hits(log: list[Any], step: int) -> None:
+    with topic_of(log, step) as topic:
+        everything, _ = topic.search(limit=1000)
+        examples = [place(row) for row in everything[:3]]
+        query = (
+            {"positive": [{"record": examples[0]}], "negative": [{"record": one} for one in examples[1:]]}
+            if examples
+            else {}
+        )
+        rows, _ = topic.search(limit=1000, queries=[query])
+        assert [place(row) for row in rows] == [place(row) for row in everything if place(row) not in examples]
+
+
+CURSOR = Cursor(TOPIC, 3, b"s" * 8, {0: 9}, [(0, 4, 0), (1, 2**40, 2)])
+
+
+def test_a_cursor_is_read_back() -> None:
+    encoded = encode_cursor(CURSOR)
+    assert encoded is not None
+    assert decode_cursor(encoded, TOPIC, 3, b"s" * 8) == Cursor(TOPIC, 3, b"s" * 8, {0: 9}, ((0, 4, 0), (1, 2**40, 2)))
+
+
+@pytest.mark.parametrize(
+    ("topic_id", "generation", "search", "reason"),
+    [
+        (b"u" * 16, 3, b"s" * 8, "belongs to another topic"),
+        (TOPIC, 4, b"s" * 8, "has expired"),
+        (TOPIC, 3, b"r" * 8, "belongs to another search"),
+    ],
+)
+def test_a_cursor_of_something_else_says_so(topic_id: bytes, generation: int, search: bytes, reason: str) -> None:
+    with pytest.raises(KafkaError, match=f"cursor: {reason}"):
+        decode_cursor(encode_cursor(CURSOR) or b"", topic_id, generation, search)
+
+
+@given(st.binary(max_size=60), st.integers(0, 80), st.integers(1, 255))
+def test_bytes_that_are_no_cursor_are_refused(anything: bytes, at: int, flip: int) -> None:
+    encoded = bytearray(encode_cursor(CURSOR) or b"")
+    encoded[at % len(encoded)] ^= flip
+    for given_bytes in (anything, bytes(encoded), bytes(encoded[:at])):
+        try:
+            assert decode_cursor(given_bytes, TOPIC, 3, b"s" * 8).returned == tuple(CURSOR.returned)
+        except KafkaError as error:
+            assert error.message.startswith("cursor: ")  # noqa: PT017  # a flip in what zlib does not read is none
+
+
+def test_the_deepest_page_has_no_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vector.cursor.DEPTH_MAX", 2)
+    assert encode_cursor(CURSOR) is None
