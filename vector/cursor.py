@@ -1,4 +1,4 @@
-"""Cursors: where a page of hits ended, without anything kept on the server (docs/adr/0009). Pure.
+"""Cursors: where a page of hits ended, without anything kept on the server (docs/adr/0010). Pure.
 
 A cursor holds how far the index was when the first page was made, and which records the pages so far returned: the next page is the
 same search over the same records, without those. It says of which topic, index generation and search it is.
