@@ -89,7 +89,8 @@ class QueryPoints:
     async def text_of(self, partition: int, offset: int) -> str:
         """The text of a record, from the log. Raises KafkaError RESOURCE_NOT_FOUND."""
         record = await self._record(partition, offset)
-        text = None if record is None else extract_text(record, self._topic.assignment.config.field)[0]
+        generation = self._topic.generation
+        text = None if record is None or generation is None else extract_text(record, generation.identity.field)[0]
         if text is None:
             raise KafkaError(
                 ErrorCode.RESOURCE_NOT_FOUND, f"record: partition {partition} has no embedded record at offset {offset}"

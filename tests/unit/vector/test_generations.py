@@ -166,6 +166,8 @@ async def search(topic: TopicIndex, worker: Worker, text: str = "disk") -> dict[
         "from_timestamp": -1,
         "until_timestamp": -1,
         "filter": None,
+        "collapse": None,
+        "cursor": None,
         "exact": False,
         "ef": -1,
         "min_offsets": {},
@@ -199,18 +201,18 @@ async def test_search_goes_on_while_the_next_generation_is_built(worker: Worker,
     worker.append(topic, "disk written meanwhile")
     await until(lambda: indexed(topic, log))
     answer = await search(topic, worker)
-    assert (answer["generation"], answer["model"], len(answer["results"][0])) == (1, "one", 41)
+    assert (answer["generation"], answer["model"], len(answer["results"][0][0])) == (1, "one", 41)
     status = topic.status()["generations"]
     assert (status["building"]["generation"], status["building"]["records"]) == (2, 41)
     assert status["building"]["progress"] < 1
     worker.go["two"].set()
     await until(lambda: live_number(topic) == 2)
     answer = await search(topic, worker)
-    assert (answer["generation"], answer["model"], len(answer["results"][0])) == (2, "two", 41)
+    assert (answer["generation"], answer["model"], len(answer["results"][0][0])) == (2, "two", 41)
     assert indexed(topic, log), "freshness was lost in the cut-over"
     worker.append(topic, "disk written after it")
     await until(lambda: indexed(topic, log))
-    assert len((await search(topic, worker))["results"][0]) == 42
+    assert len((await search(topic, worker))["results"][0][0]) == 42
     assert "disk written after it" not in worker.embedded["one"]
 
 
@@ -253,7 +255,7 @@ async def test_a_rebuild_mends_what_failed_and_embeds_nothing_else(worker: Worke
         (1, 27),
         (2, 27),
     }
-    assert len((await search(topic, worker))["results"][0]) == 39
+    assert len((await search(topic, worker))["results"][0][0]) == 39
 
 
 @pytest.mark.parametrize(
@@ -268,7 +270,7 @@ async def test_each_change_of_what_vectors_mean_is_a_generation(
     assert topic.take_over(worker.assignment("one", **change))
     await until(lambda: live_number(topic) == 2)
     assert counts(topic) == (40, 0)
-    assert len((await search(topic, worker))["results"][0]) == 40
+    assert len((await search(topic, worker))["results"][0][0]) == 40
 
 
 async def test_a_cut_over_by_command_waits_for_it(worker: Worker, log: Log) -> None:
@@ -336,7 +338,7 @@ async def test_pausing_stops_indexing_and_not_searching(worker: Worker, log: Log
     await asyncio.sleep(0.05)
     assert not indexed(topic, log)
     assert topic.status()["paused"]
-    assert len((await search(topic, worker))["results"][0]) == 40
+    assert len((await search(topic, worker))["results"][0][0]) == 40
     topic.take_over(worker.assignment("one"))
     await until(lambda: indexed(topic, log))
     assert not topic.status()["paused"]
