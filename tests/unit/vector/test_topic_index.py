@@ -280,8 +280,8 @@ async def test_a_cursor_of_another_generation_has_expired(worker: Worker) -> Non
     assert {row[1] for row in (*first, *second)} == {0, 1}
     ((rest, nothing),) = (await searcher.search({**search(1), "cursor": end}))["results"]
     assert (rest, nothing) == ([], None)
-    assert topic.generation is not None
-    topic.generation = replace(topic.generation, number=2)
+    assert topic.live is not None
+    topic.live.generation = replace(topic.live.generation, number=2)
     with pytest.raises(KafkaError, match="cursor: has expired"):
         await searcher.search({**search(1), "cursor": cursor})
     await topic.close()
