@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import large_groups, loads, search_path
+from benchmarks import large_groups, loads, scale, search_path
 from benchmarks.brokers import Broker, client_cores, senselog
 from benchmarks.report import Result, show
 
 PAGE_CACHE = ("storage.sync=os",)
-SECTIONS = ("broker", "durable", "groups", "search")
+SECTIONS = ("broker", "durable", "groups", "scale", "search")
 
 
 def arguments() -> argparse.Namespace:
@@ -89,6 +89,7 @@ def main() -> int:
             "broker": lambda: _broker(chosen.scale),
             "durable": lambda: durable(chosen.scale),
             "groups": lambda: groups(chosen.scale),
+            "scale": lambda: scale.many_partitions(chosen.scale),
         }.get(section, lambda: search(chosen.scale))
         results += run()
         os.sched_setaffinity(0, cores)

@@ -63,34 +63,49 @@ def prewarm(directory: Path, size_bytes: int) -> None:
     path.unlink()
 
 
-@contextlib.contextmanager
-def senselog(settings: Sequence[str] = (), *, pin: bool = True) -> Iterator[Broker]:
-    """A fresh Senselog in a temporary data directory; `settings` are `key=value` of its configuration."""
-    directory = Path(tempfile.mkdtemp(prefix="senselog-bench-"))
+def start_senselog(
+    directory: Path, settings: Sequence[str] = (), *, pin: bool = True
+) -> tuple["subprocess.Popen[str]", Broker]:
+    """A Senselog on the data directory, ready; `settings` are `key=value` of its configuration. RuntimeError with its log if not."""
     command = [sys.executable, "-m", "senselog", "serve", "--data-dir", str(directory)]
     command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
     for setting in settings:
         command += ["--set", setting]
-    log = (directory / "log").open("wb")
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+    with (directory / "log").open("ab") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line.startswith("senselog ready"):
+        process.kill()
+        process.wait()
+        raise RuntimeError(f"senselog did not start: {line}{(directory / 'log').read_text()[-2000:]}")
+    places = dict(part.split("=", 1) for part in line.split()[2:])
+    if pin:
+        for thread in psutil.Process(process.pid).threads():
+            os.sched_setaffinity(thread.id, {last_core()})
+    return process, Broker("senselog", places["kafka"], process.pid, places.get("http"))
+
+
+def stop_senselog(process: "subprocess.Popen[str]") -> None:
+    """SIGTERM, and SIGKILL if that takes too long."""
+    process.send_signal(signal.SIGTERM)
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith("senselog ready"):
-            process.wait(STOP_TIMEOUT_S)
-            raise RuntimeError(f"senselog did not start: {line}{(directory / 'log').read_text()[-2000:]}")
-        places = dict(part.split("=", 1) for part in line.split()[2:])
-        if pin:
-            for thread in psutil.Process(process.pid).threads():
-                os.sched_setaffinity(thread.id, {last_core()})
-        yield Broker("senselog", places["kafka"], process.pid, places.get("http"))
-    finally:
-        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+@contextlib.contextmanager
+def senselog(settings: Sequence[str] = (), *, pin: bool = True) -> Iterator[Broker]:
+    """A fresh Senselog in a temporary data directory; `settings` are `key=value` of its configuration."""
+    directory = Path(tempfile.mkdtemp(prefix="senselog-bench-"))
+    try:
+        process, broker = start_senselog(directory, settings, pin=pin)
         try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        log.close()
+            yield broker
+        finally:
+            stop_senselog(process)
+    finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
