@@ -1,14 +1,11 @@
 """The logs of the coordinators: internal topics of records, a partition for each hash of a name, replayed at start."""
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 from broker.producer_ids import ProducerIdAndEpoch
 from broker.topics import Topic, Topics
-from protocol.errors import KafkaError
 from protocol.record_batch import (
     BATCH_OVERHEAD,
     TRANSACTIONAL,
@@ -20,14 +17,12 @@ from protocol.record_batch import (
 )
 from storage.clock import Clock
 from storage.log import PartitionLog
-from storage.log_manager import LogManager
 
 # Deleting a group writes one record per offset: batches are cut well below max.message.bytes (1 MiB).
 BATCH_BYTES_MAX = 256 * 1024
 REPLAY_CHUNK_BYTES = 1024 * 1024
-# A partition is rewritten when its log holds this many records per live one; the least amount keeps small logs alone.
-REWRITE_RATIO = 8
-REWRITE_RECORDS_MIN = 10_000
+# Read again in a fraction of a second at the next start; the topics' segment.bytes, as large as Kafka's, takes several.
+ROLL_RECORDS = 10_000
 
 JournalRecord = TypeVar("JournalRecord")
 
@@ -76,13 +71,11 @@ class Journal(Generic[JournalRecord]):
         self,
         record_format: JournalFormat[JournalRecord],
         topics: Topics,
-        logs: LogManager,
         clock: Clock,
         partition_count: int,
     ) -> None:
         self._format = record_format
         self._topics = topics
-        self._logs = logs
         self._clock = clock
         self._partition_count = partition_count
 
@@ -110,24 +103,15 @@ class Journal(Generic[JournalRecord]):
         for log in topic.partitions if topic is not None else ():
             yield from self._read(log)
 
-    def rewrite(self, live: Iterable[JournalRecord]) -> None:
-        """Appends the live records anew to each partition that mostly holds outdated ones; these then go. Raises KafkaError.
+    def roll(self) -> None:
+        """Closes the newest segment of each partition that has taken many records: compaction leaves the newest one alone.
 
         It bounds the log and the time of a replay: the live state of a partition is small beside its history.
         """
         topic = self._topics.get(self._format.topic)
-        if topic is None:
-            return
-        by_partition: list[list[JournalRecord]] = [[] for _ in topic.partitions]
-        for record in live:
-            by_partition[self.partition_of(self._format.name_of(record))].append(record)
-        for log, records in zip(topic.partitions, by_partition, strict=True):
-            held = log.log_end_offset - log.log_start_offset
-            # What an open transaction has written is not among the live records yet.
-            if held > max(REWRITE_RECORDS_MIN, REWRITE_RATIO * len(records)) and not log.producers.open_transactions:
-                first = log.log_end_offset
-                sequence = self._append(log, records)
-                self._logs.when_durable(sequence, partial(_forget_before, log, first))
+        for log in topic.partitions if topic is not None else ():
+            if log.segments and log.log_end_offset - log.segments[-1].base_offset > ROLL_RECORDS:
+                log.seal_last_segment()
 
     def _append(
         self, log: PartitionLog, records: Iterable[JournalRecord], producer: ProducerIdAndEpoch | None = None
@@ -172,10 +156,3 @@ def _append_batch(log: PartitionLog, records: list[Record], now_ms: int, produce
         batch = build_batch(records, producer_id=producer_id, producer_epoch=producer_epoch, attributes=TRANSACTIONAL)
     view = memoryview(batch)
     return log.append(view, parse_batches(view), now_ms=now_ms).sequence
-
-
-def _forget_before(log: PartitionLog, offset: int, failure: Exception | None) -> None:
-    if failure is None and offset <= log.high_watermark:
-        # Refused by a full disk, it waits for the next rewrite; the WAL, which calls this, must not hear of it.
-        with contextlib.suppress(KafkaError):
-            log.delete_records_before(offset)

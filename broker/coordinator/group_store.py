@@ -72,7 +72,7 @@ class GroupStore:
         self._catalog = BrokerTopics(topics)
         self._logs = logs
         self._scheduler = scheduler
-        self._journal = Journal(GROUP_JOURNAL, topics, logs, clock, config.offsets_topic_num_partitions)
+        self._journal = Journal(GROUP_JOURNAL, topics, clock, config.offsets_topic_num_partitions)
         self._limits = GroupLimits(config.group_max_size, config.group_initial_rebalance_delay_ms)
         self.entries: dict[str, GroupEntry] = {}
         self._due: deque[tuple[GroupEntry, TimerKey, Timer]] = deque()
@@ -198,13 +198,9 @@ class GroupStore:
         """The same for a storage sequence."""
         self._logs.when_durable(sequence, lambda failure: callback(_storage_error(failure)))
 
-    def rewrite(self) -> None:
-        """Bounds the journal: what lives is written anew where most records are outdated."""
-        try:
-            self._journal.rewrite(self._live_records())
-        except KafkaError as error:
-            # What has been rewritten stands beside the old records until the next time: only space is lost.
-            logger.warning("group records not rewritten", error=str(error))
+    def roll(self) -> None:
+        """Bounds the journal: what has grown long is closed, for compaction to take."""
+        self._journal.roll()
 
     def _answer(self, effects: Effects, error: ErrorCode) -> None:
         """Releases the answers of an operation, or errors in their place when its records did not become durable."""
@@ -279,12 +275,6 @@ class GroupStore:
     def _group_for(self, record: CoordinatorRecord) -> Group:
         consumer = _group_class(record) is ConsumerGroup
         return self.new_consumer_group(record.group_id) if consumer else self.new_classic_group(record.group_id)
-
-    def _live_records(self) -> Iterator[CoordinatorRecord]:
-        for group_id, entry in self.entries.items():
-            yield from entry.group.live_records()
-            for topic, partition, committed in entry.offsets:
-                yield OffsetRecord(group_id, topic, partition, committed)
 
 
 def _group_class(record: CoordinatorRecord) -> type[ClassicGroup | ConsumerGroup]:

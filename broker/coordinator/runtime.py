@@ -261,7 +261,7 @@ class GroupCoordinator:
             self.offsets.expire(entry)
             if not entry.offsets and entry.group.is_disposable:
                 self._store.delete(entry)
-        self._store.rewrite()
+        self._store.roll()
         self._logs.commit()
 
     def _schedule_maintenance(self) -> None:

@@ -93,7 +93,7 @@ class FailureLog:
         self._topics = topics
         self._logs = logs
         self._clock = clock
-        self._journal = Journal(_FORMAT, topics, logs, clock, 1)
+        self._journal = Journal(_FORMAT, topics, clock, 1)
         self._entries: dict[FailureKey, FailedRecord] = {}
 
     def load(self) -> None:
@@ -101,6 +101,9 @@ class FailureLog:
         for entry in self._journal.replay():
             if isinstance(entry, FailedRecord):
                 self._remember(entry)
+        # Of topics deleted while the disk took nothing.
+        known = {topic.topic_id.hex() for topic in self._topics}
+        self._forget(lambda key: key.topic_id not in known)
 
     def _remember(self, entry: FailedRecord) -> None:
         if entry.reason is None:
@@ -131,9 +134,7 @@ class FailureLog:
     def forget(self, topic_id: bytes, generation: int | None = None) -> None:
         """The topic, or one generation of its index, is no more."""
         self._forget(lambda key: key.topic_id == topic_id.hex() and generation in (None, key.generation))
-        # Where the disk takes nothing now, the entries come back at the next start, and the rewrite after it leaves them out.
-        with contextlib.suppress(KafkaError):
-            self._journal.rewrite(self._entries.values())
+        self._journal.roll()
 
     def _forget(self, gone: Callable[[FailureKey], bool]) -> None:
         keys = [key for key in self._entries if gone(key)]

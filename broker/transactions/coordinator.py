@@ -68,7 +68,7 @@ class TransactionCoordinator:
         self._producer_ids = producer_ids
         self._offsets = offsets
         partitions = config.transaction_state_log_num_partitions
-        self._journal = Journal(TRANSACTION_JOURNAL, topics, logs, clock, partitions)
+        self._journal = Journal(TRANSACTION_JOURNAL, topics, clock, partitions)
         self._entries: dict[str, _Entry] = {}
         self._maintenance: Timer | None = None
 
@@ -311,10 +311,10 @@ class TransactionCoordinator:
             for transactional_id in expired:
                 self._journal.append(transactional_id, [TransactionRecord(transactional_id, None)])
                 del self._entries[transactional_id]
-            self._journal.rewrite(TransactionRecord(one, entry.transaction) for one, entry in self._entries.items())
         except KafkaError as error:
             # What was not written waits for the next time.
             logger.warning("transaction records not maintained", error=str(error))
+        self._journal.roll()
         self._logs.commit()
 
     def _schedule_maintenance(self) -> None:
