@@ -58,8 +58,9 @@ compat: $(READY) ## real clients and Kafka's own tools against the broker
 oracle: $(READY) ## Apache Kafka's recorded answers against the broker
 	@scripts/oracle.sh
 
-crash: $(READY) ## kill -9 under load, 30 rounds: nothing acked is lost, doubled or reordered
+crash: $(READY) ## kill -9 under load and while compacting: nothing acked is lost, doubled or reordered
 	@$(BIN)/python -m tests.crash --rounds $${ROUNDS:-30}
+	@$(BIN)/python -m tests.crash.compaction --rounds $${ROUNDS:-15}
 
 fuzz: $(READY) ## arbitrary bytes against the codec and a running broker, ROUNDS rounds of new seeds
 	@for seed in $$(seq 1 $${ROUNDS:-10}); do \
