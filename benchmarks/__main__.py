@@ -89,7 +89,7 @@ def main() -> int:
             "broker": lambda: _broker(chosen.scale),
             "durable": lambda: durable(chosen.scale),
             "groups": lambda: groups(chosen.scale),
-            "scale": lambda: scale.many_partitions(chosen.scale),
+            "scale": lambda: [*scale.many_partitions(chosen.scale), *scale.compaction(chosen.scale)],
         }.get(section, lambda: search(chosen.scale))
         results += run()
         os.sched_setaffinity(0, cores)

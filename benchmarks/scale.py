@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import confluent_kafka
+import httpx
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from benchmarks.brokers import Broker, start_senselog, stop_senselog
+from benchmarks.brokers import Broker, senselog, start_senselog, stop_senselog
 from benchmarks.report import Result
 from protocol.wire import unsigned_varint
 
@@ -25,6 +26,8 @@ IDLE_S = 30.0
 SETTLE_S = 40.0
 """Until the checkpoint after the last write is over."""
 RECORD_BYTES = 200
+TABLE_BYTES, TABLE_KEYS = 400_000_000, 100_000
+COMPACTION_S = 4.0
 RECORDS = 10
 """In each partition."""
 
@@ -57,6 +60,82 @@ def many_partitions(scale: float) -> list[Result]:
         if process is not None:
             stop_senselog(process)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def compaction(scale: float) -> list[Result]:
+    """The cleaner beside a producer that takes all it can get, and on its own."""
+    with senselog(("storage.sync=os", "storage.checkpoint.interval.ms=1000")) as broker:
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        compacted = {"cleanup.policy": "compact", "segment.bytes": str(32 << 20), "min.cleanable.dirty.ratio": "0.01"}
+        for topic in (NewTopic("table", 1, 1, config=compacted), NewTopic("other", 1, 1)):
+            for future in admin.create_topics([topic]).values():
+                future.result(60)
+        seconds = COMPACTION_S * scale
+        produce(broker, "other", seconds)
+        alone = produce(broker, "other", seconds)
+        update(broker, "table", int(TABLE_BYTES * scale))
+        wait_for_compaction(broker)
+        before, started = compacted_bytes(broker), time.perf_counter()
+        beside = produce(broker, "other", seconds)
+        between, ended = compacted_bytes(broker), time.perf_counter()
+        figures = {
+            "produce MB/s": alone,
+            "produce MB/s beside compaction": beside,
+            "ratio": beside / alone,
+            "compaction MB/s beside produce (read + written)": (between - before) / (ended - started) / 1e6,
+        }
+        time.sleep(seconds / 2)
+        left = compacted_bytes(broker) - between
+        figures["compaction MB/s alone (read + written)"] = left / (time.perf_counter() - ended) / 1e6
+        return [Result("compaction of 1 KB records", "senselog", figures)]
+
+
+def produce(broker: Broker, topic: str, seconds: float) -> float:
+    """MB/s of one producer without keys."""
+    producer = confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap, "linger.ms": 5})
+    value, count, started = bytes(1000), 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        try:
+            for _ in range(100):
+                producer.produce(topic, value)
+                count += 1
+        except BufferError:
+            producer.poll(0.01)
+        producer.poll(0)
+    if producer.flush(60):
+        raise RuntimeError("not all records were acknowledged within 60 s")
+    return count * len(value) / (time.perf_counter() - started) / 1e6
+
+
+def update(broker: Broker, topic: str, size: int) -> None:
+    """Updates of `TABLE_KEYS` keys, 1 KB each."""
+    producer = confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap, "linger.ms": 5})
+    for number in range(size // 1000):
+        while True:
+            try:
+                producer.produce(topic, bytes(1000), key=b"%d" % (number * 7919 % TABLE_KEYS))
+            except BufferError:
+                producer.poll(0.01)
+            else:
+                break
+    if producer.flush(60):
+        raise RuntimeError("not all records were acknowledged within 60 s")
+
+
+def wait_for_compaction(broker: Broker) -> None:
+    """Until it has begun."""
+    deadline = time.monotonic() + SETTLE_S
+    while not compacted_bytes(broker):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no compaction within {SETTLE_S} s")
+        time.sleep(0.05)
+
+
+def compacted_bytes(broker: Broker) -> float:
+    """What compaction has read and written so far."""
+    text = httpx.get(f"http://{broker.http}/metrics", timeout=10).text
+    line = next(line for line in text.splitlines() if line.startswith("senselog_compaction_bytes_total"))
+    return float(line.split()[1])
 
 
 def create(broker: Broker, topics: int) -> None:

@@ -31,6 +31,7 @@ from broker.search.metrics import SearchCollector
 from broker.search.service import SearchService
 from broker.security.security import Security
 from broker.services import Services
+from broker.storage_metrics import StorageCollector
 from broker.topics import Topics
 from broker.transactions.coordinator import TransactionCoordinator
 from broker.usual_produce import usual_produces
@@ -147,6 +148,7 @@ class Broker:
         services.search.start()
         undo.push_async_callback(services.search.stop)
         services.metrics.registry().register(SearchCollector(services.search))
+        services.metrics.registry().register(StorageCollector(services.logs))
 
     async def _listen(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
         config, loop = self.config, asyncio.get_running_loop()

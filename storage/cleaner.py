@@ -51,6 +51,17 @@ class _Run:
     """Whatever was replaced so far is in the log."""
 
 
+@dataclass(slots=True)
+class CompactionCounters:
+    """Since the start."""
+
+    runs: int = 0
+    moved_bytes: int = 0
+    """Read and written."""
+    busy_s: float = 0.0
+    """Without the pauses."""
+
+
 class Cleaner:
     """All methods run on the loop, except those named `_run_…`."""
 
@@ -77,9 +88,20 @@ class Cleaner:
         """Logs worth compacting, with their dirty ratio when they were last looked at."""
         self._uncleanable: set[PartitionLog] = set()
         """Damaged; nobody tries again before the next start, as in Kafka."""
+        self.counters = CompactionCounters()
         self._run: _Run | None = None
         self._not_before = 0.0
         self._closing = False
+
+    @property
+    def waiting(self) -> int:
+        """Logs that are worth compacting, or are being compacted."""
+        return len(self._waiting) + (self._run is not None)
+
+    @property
+    def damaged(self) -> int:
+        """Logs that are not compacted because they are damaged."""
+        return len(self._uncleanable)
 
     def consider(self, log: PartitionLog) -> None:
         """Put the log on the list if it is worth compacting."""
@@ -151,8 +173,10 @@ class Cleaner:
                 run.steps.close()  # type: ignore[attr-defined]  # a generator
             for size in run.steps:
                 moved_bytes += size
+                self.counters.moved_bytes += size
                 elapsed = self._clock.monotonic() - started
                 if elapsed >= STEP_S or moved_bytes >= READ_BYTES:
+                    self.counters.busy_s += elapsed
                     pause = max(elapsed * PAUSE_RATIO, moved_bytes / self._config.cleaner_bytes_per_second - elapsed)
                     self._worker.submit(lambda: self._run_step(run), pause)
                     return
@@ -179,6 +203,7 @@ class Cleaner:
 
     def _finish(self, run: _Run) -> None:
         log = run.log
+        self.counters.runs += 1
         if run.whole and not log.deleted and not self._closing:
             log.cleaned_offset = max(log.cleaned_offset, run.newest.end_offset)
             self._services.changed[log] = None

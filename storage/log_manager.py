@@ -144,6 +144,11 @@ class LogManager:
         """None if there is no such log."""
         return self._logs.get((topic_id, partition))
 
+    @property
+    def cleaner(self) -> Cleaner:
+        """Compaction, to be asked how it is getting on."""
+        return self._cleaner
+
     def logs(self) -> Iterable[PartitionLog]:
         """All logs."""
         return self._logs.values()
