@@ -220,13 +220,25 @@ class Topics:
         return topic
 
     def add_partitions(self, name: str, total: int) -> Topic:
-        """Grows a topic to `total` partitions; raises KafkaError."""
+        """Grows a topic to `total` partitions; raises KafkaError, KAFKA_STORAGE_ERROR when it cannot be written (it is as it was then)."""
         topic = self._require(name)
         if total <= len(topic.partitions):
             raise KafkaError(ErrorCode.INVALID_PARTITIONS, f"Topic already has {len(topic.partitions)} partition(s).")
+        before = self._store.metadata.topics
         record = TopicRecord(name, topic.topic_id, total, topic.configs)
-        self._store_topics({**self._store.metadata.topics, name: record})
-        self._open_logs(topic, total)
+        self._store_topics({**before, name: record})
+        count = len(topic.partitions)
+        try:
+            self._open_logs(topic, total)
+        except (OSError, KafkaError) as error:
+            # Should the disk not take the metadata either, the missing logs are created at the next start.
+            with contextlib.suppress(KafkaError):
+                for log in topic.partitions[count:]:
+                    self._logs.delete_log(log)
+            del topic.partitions[count:]
+            with contextlib.suppress(KafkaError):
+                self._store_topics(before)
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"Cannot create the logs of {name}: {error}") from error
         self._changed(topic)
         return topic
 

@@ -38,7 +38,10 @@ LogKey = tuple[bytes, int]
 Listener = Callable[["PartitionLog"], None]
 
 _base_offset_of = attrgetter("base_offset")
+_max_timestamp_of = attrgetter("max_timestamp")
 NO_TIMESTAMP = -1
+LOOKUP_BYTES = 1 << 20
+"""Read ahead for one look-up by time: an interval of the index and the largest batch of most topics."""
 logger = logging.getLogger(__name__)
 
 
@@ -523,6 +526,31 @@ class PartitionLog:
     def aborted_transactions(self, start_offset: int, end_offset: int) -> list[AbortedTransaction]:
         """Those with records at offsets [start, end), which a reader of committed records leaves out; `end` at most the LSO."""
         return self.aborted.overlapping(start_offset, end_offset) if self.aborted else []
+
+    def load_indexes_for(self, timestamp_ms: int) -> Callable[[], None] | None:
+        """What a thread does before a look-up by time, so that it does not wait for the disk; then `load_pages_for`. None: nothing.
+
+        `timestamp_ms`: for `offset_for_timestamp`, or -1 for `max_timestamp`.
+        """
+        segment = self._segment_of_time(timestamp_ms)
+        if segment is None or segment.offsets is not None:
+            return None
+        return self._services.readers.load_indexes(segment)
+
+    def load_pages_for(self, timestamp_ms: int) -> Callable[[], None] | None:
+        """See `load_indexes_for`."""
+        segment, readers = self._segment_of_time(timestamp_ms), self._services.readers
+        if segment is None:
+            return None
+        view = readers.view(segment)
+        latest = timestamp_ms < 0
+        position = segment.position_before_time(view, segment.max_timestamp if latest else timestamp_ms)
+        return readers.load(segment, position, min(LOOKUP_BYTES, segment.size - position))
+
+    def _segment_of_time(self, timestamp_ms: int) -> Segment | None:
+        if timestamp_ms < 0:
+            return max(self.segments, key=_max_timestamp_of, default=None)
+        return next((segment for segment in self.segments if segment.max_timestamp >= timestamp_ms), None)
 
     def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int, int] | None:
         """(offset, timestamp, leader epoch) of the first record at or after a time, None if there is none."""

@@ -5,13 +5,15 @@ Files: `.log` record batches; `.index` (relative last offset i32, position i32) 
 transactions were aborted. All as kafka-dump-log expects them.
 """
 
+import contextlib
 import struct
 import sys
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from protocol.batch_header import BatchHeader
@@ -269,6 +271,21 @@ class SegmentWrite:
     sync: bool = False
 
 
+def _load(file: File, position: int, size: int) -> None:
+    try:
+        file.load(position, size)
+    finally:
+        file.close()
+
+
+def _load_files(file_system: FileSystem, paths: Sequence[Path]) -> None:
+    for path in paths:
+        # Compaction may have renamed it, or a small segment has none: then it is read on the loop, or made anew.
+        with contextlib.suppress(FileNotFoundError):
+            file = file_system.open(path)
+            _load(file, 0, file.size())
+
+
 def open_log(file_system: FileSystem, segment: Segment) -> File:
     """The segment's `.log`; in any thread."""
     try:
@@ -339,6 +356,18 @@ class SegmentReaders:
         else:
             self._open.move_to_end(segment)
         return opened
+
+    def load(self, segment: Segment, position: int, size: int) -> Callable[[], None] | None:
+        """Brings a range of the log into memory, in a thread; None if it is there."""
+        file = self.opened(segment).file
+        if size <= 0 or file.resident(position, size):
+            return None
+        return partial(_load, file.duplicate(), position, size)
+
+    def load_indexes(self, segment: Segment) -> Callable[[], None]:
+        """Brings the index files into memory, in a thread."""
+        paths = [segment.path(ending) for ending in SEGMENT_ENDINGS[1:3]]
+        return partial(_load_files, self._file_system, paths)
 
     def close(self, segment: Segment) -> None:
         """Forget one segment (deleted, or too many are open)."""

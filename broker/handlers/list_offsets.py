@@ -1,8 +1,11 @@
 """ListOffsets (2): the ends of partitions, and offsets by time."""
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 
 from broker.context import RequestContext
+from broker.deferred import Deferred
 from broker.leadership import check_leader_epoch
 from broker.operations import Operation
 from broker.registry import api
@@ -27,8 +30,50 @@ _Found = ListOffsetsResponse.ListOffsetsPartitionResponse
 
 
 @api(ApiKey.LIST_OFFSETS, versions=(1, 11))
-def handle(context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse:
-    """Each partition on its own; one asked for twice is an error, as in Kafka."""
+def handle(context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse | Deferred[ListOffsetsResponse]:
+    """Each partition on its own; one asked for twice is an error, as in Kafka. Waits for the disk in a thread."""
+    looked_up = list(_looked_up(context, request))
+    loads = [load for log, time in looked_up if (load := log.load_indexes_for(time)) is not None]
+    if not loads:
+        return _answer_from_pages(context, request, looked_up)
+    answer: Deferred[ListOffsetsResponse] = Deferred()
+
+    def indexes_loaded() -> None:
+        found = _answer_from_pages(context, request, looked_up)
+        found.then(answer.resolve) if isinstance(found, Deferred) else answer.resolve(found)
+
+    context.services.read_ahead.load(loads, indexes_loaded)
+    return answer
+
+
+def _looked_up(context: RequestContext, request: ListOffsetsRequest) -> Iterator[tuple[PartitionLog, int]]:
+    """The logs that are asked for a time, and the time (-1: the latest)."""
+    for topic in request.topics:
+        for partition in topic.partitions if context.access.topic(Operation.DESCRIBE, topic.name) else ():
+            if partition.timestamp >= 0 or partition.timestamp == MAX_TIMESTAMP:
+                with contextlib.suppress(KafkaError):
+                    yield (
+                        context.services.topics.log(topic.name, partition.partition_index),
+                        max(partition.timestamp, -1),
+                    )
+
+
+def _answer_from_pages(
+    context: RequestContext, request: ListOffsetsRequest, looked_up: list[tuple[PartitionLog, int]]
+) -> ListOffsetsResponse | Deferred[ListOffsetsResponse]:
+    loads = []
+    for log, time in looked_up:
+        with contextlib.suppress(KafkaError, OSError):  # which the answer then says
+            if not log.deleted and (load := log.load_pages_for(time)) is not None:
+                loads.append(load)
+    if not loads:
+        return _respond(context, request)
+    answer: Deferred[ListOffsetsResponse] = Deferred()
+    context.services.read_ahead.load(loads, lambda: answer.resolve(_respond(context, request)))
+    return answer
+
+
+def _respond(context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse:
     topics = []
     for topic in request.topics:
         times = Counter(partition.partition_index for partition in topic.partitions)

@@ -188,6 +188,42 @@ def test_a_creation_that_cannot_be_undone_in_the_metadata_leaves_no_log_in_the_w
     assert not list(admin.logs.logs())
 
 
+@pytest.mark.parametrize("metadata_fails", [False, True])
+def test_a_topic_that_cannot_grow_is_as_it_was(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch, metadata_fails: bool
+) -> None:
+    """The metadata was ahead of the logs: partitions were promised that nobody could write to until the next start."""
+    topic = admin.topics.create("logs", 1, {})
+    observer = Observer()
+    admin.topics.observers.append(observer)
+    create_log = admin.logs.create_log
+
+    def create_two(*details: Any) -> PartitionLog:
+        if details[2] == 3:
+            if metadata_fails:
+                monkeypatch.setattr(admin.store, "replace", refuse)
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "the WAL is full")
+        return create_log(*details)
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as full:
+        full.setattr(admin.logs, "create_log", create_two)
+        with pytest.raises(KafkaError, match="the WAL is full") as error:
+            admin.topics.add_partitions("logs", 4)
+    monkeypatch.undo()
+    assert error.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert len(topic.partitions) == len(list(admin.logs.logs())) == 1
+    assert observer.seen == []
+    admin.restart()
+    again = admin.topics.get("logs")
+    assert again is not None
+    assert len(again.partitions) == len(list(admin.logs.logs())) == (4 if metadata_fails else 1)
+    admin.topics.add_partitions("logs", 5)
+    assert [log.log_end_offset for log in again.partitions] == [0] * 5
+
+
 def test_internal_topics_cannot_be_deleted_and_are_created_once(admin: Admin) -> None:
     first = admin.topics.ensure_internal("__consumer_offsets", 3, {"cleanup.policy": "compact"})
     assert first.internal
