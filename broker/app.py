@@ -19,6 +19,7 @@ from broker.coordinator.runtime import GroupCoordinator
 from broker.descriptors import Shares, claim
 from broker.dispatch import Dispatcher
 from broker.entrances import Entrances
+from broker.features import Features
 from broker.fetch_sessions import FetchSessions
 from broker.listeners import listeners
 from broker.meta_store import MetaStore
@@ -120,6 +121,7 @@ class Broker:
             scheduler=loop,
             fetch_sessions=FetchSessions(clock),
             security=Security(config, store),
+            features=Features(store, config.node_id),
             read_ahead=read_ahead,
             cluster_id=store.metadata.cluster_id,
             node_id=config.node_id,

@@ -51,6 +51,9 @@ class Metadata:
     """The fields of each `broker.security.acl.Acl`."""
     quotas: list[list[Any]] = field(default_factory=list)
     """Each an entity, as pairs of type and name, and its quotas by key."""
+    features: dict[str, int] = field(default_factory=dict)
+    """Levels that were set; see `broker.features`."""
+    feature_changes: int = 0
 
 
 class MetaStore:

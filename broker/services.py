@@ -10,6 +10,7 @@ from storage.clock import Clock
 
 if TYPE_CHECKING:
     from broker.coordinator.runtime import GroupCoordinator
+    from broker.features import Features
     from broker.fetch_sessions import FetchSessions
     from broker.metrics import Metrics
     from broker.producer_ids import ProducerIds
@@ -35,6 +36,7 @@ class Services:
     fetch_sessions: "FetchSessions"
     read_ahead: "ReadAhead"
     security: "Security"
+    features: "Features"
     cluster_id: str
     node_id: int = 1
     advertised: tuple[str, int] = ("", 0)

@@ -19,7 +19,7 @@ FINDINGS = Path(__file__).resolve().parents[1] / "tests" / "compat" / "FINDINGS.
 DIFFERENCES_SHOWN_MAX = 3
 TEXT_CHARACTERS_MAX = 160
 # The quorum and features are no part of the default: there is neither a quorum nor a feature to change.
-LATER = re.compile("describe_quorum|update_features")
+LATER = re.compile("describe_quorum")
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import re
 
 from broker.context import RequestContext
-from broker.features import EPOCH, FEATURES
+from broker.features import FEATURES
 from broker.registry import APIS, api
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode
@@ -25,8 +25,9 @@ def handle(context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsR
             return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
         context.connection.client_software_name = name
         context.connection.client_software_version = version
+    features = context.services.features
     return ApiVersionsResponse(
-        finalized_features_epoch=EPOCH,
+        finalized_features_epoch=features.epoch,
         api_keys=[
             ApiVersionsResponse.ApiVersion(
                 api_key=entry.key, min_version=entry.advertised_from, max_version=entry.max_version
@@ -37,13 +38,14 @@ def handle(context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsR
             ApiVersionsResponse.SupportedFeatureKey(
                 name=feature.name, min_version=feature.lowest, max_version=feature.highest
             )
-            for feature in FEATURES
+            for feature in FEATURES.values()
             if feature.lowest or context.api_version >= _LEVEL_ZERO_FROM
         ],
         finalized_features=[
             ApiVersionsResponse.FinalizedFeatureKey(
-                name=feature.name, min_version_level=feature.finalized, max_version_level=feature.finalized
+                name=name, min_version_level=features.level(name), max_version_level=features.level(name)
             )
-            for feature in FEATURES
+            for name in FEATURES
+            if features.level(name)  # as in Kafka, a feature of level 0 is none
         ],
     )

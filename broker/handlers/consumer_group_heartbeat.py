@@ -10,6 +10,7 @@ from broker.coordinator.consumer_member import AWAY_EPOCH, JOINS_EPOCH, LEAVES_E
 from broker.coordinator.group_state import JoiningClient
 from broker.coordinator.names import is_too_long
 from broker.deferred import Deferred
+from broker.features import GROUP_VERSION
 from broker.operations import Operation
 from broker.registry import api
 from protocol.api_keys import ApiKey
@@ -23,7 +24,10 @@ MEMBER_ID_FROM = 1
 def handle(
     context: RequestContext, request: ConsumerGroupHeartbeatRequest
 ) -> ConsumerGroupHeartbeatResponse | Deferred[ConsumerGroupHeartbeatResponse]:
-    """Errors: 25, 42, 69, 81, 82, 110, 111, 112, 128 as in Kafka; 16 when the group's state cannot be written."""
+    """Errors: 25, 35, 42, 69, 81, 82, 110, 111, 112, 128 as in Kafka; 16 when the group's state cannot be written."""
+    if not context.services.features.level(GROUP_VERSION):
+        code = ErrorCode.UNSUPPORTED_VERSION
+        return ConsumerGroupHeartbeatResponse(error_code=code, error_message=code.text)
     if not context.access.group(Operation.READ, request.group_id):
         return ConsumerGroupHeartbeatResponse(error_code=ErrorCode.GROUP_AUTHORIZATION_FAILED, error_message=None)
     if not all(context.access.topic(Operation.DESCRIBE, name) for name in request.subscribed_topic_names or ()):

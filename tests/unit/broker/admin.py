@@ -8,6 +8,7 @@ from typing import Any
 
 from broker.config import Config
 from broker.context import RequestContext
+from broker.features import Features
 from broker.meta_store import Metadata, MetaStore
 from broker.producer_ids import ProducerIds
 from broker.registry import load_handlers
@@ -62,6 +63,7 @@ class Admin:
             clock=self.machine.clock,
             producer_ids=ProducerIds(self.store),
             security=Security(self.config, self.store),
+            features=Features(self.store, 1),
             cluster_id=self.store.metadata.cluster_id,
             node_id=1,
             advertised=("127.0.0.1", 9092),
