@@ -26,8 +26,8 @@ from protocol.record_batch import (
 from storage.aborted_transactions import ENTRY_BYTES, AbortedTransaction, AbortedTransactions
 from storage.config import LogConfig
 from storage.errors import OffsetOutOfRange
-from storage.file_system import File
 from storage.leader_epochs import LeaderEpochs
+from storage.log_results import AppendResult, ReadResult
 from storage.producer_state import ProducerState
 from storage.segment import SEGMENT_ENDINGS, Segment, SegmentReaders, SegmentWrite
 from storage.tail import Tail, TailFile
@@ -72,46 +72,6 @@ class LogServices:
         """Logs that differ from the last checkpoint."""
         self.file_changes: list[FileChange] = []
         """Due once a checkpoint is on the disk that was begun after them."""
-
-
-class AppendResult:
-    """Where a batch went; `sequence` is what to wait for with `LogManager.when_durable`."""
-
-    __slots__ = ("base_offset", "last_offset", "log_append_time_ms", "log_start_offset", "sequence")
-
-    def __init__(
-        self, base_offset: int, last_offset: int, log_append_time_ms: int, log_start_offset: int, sequence: int
-    ) -> None:
-        self.base_offset = base_offset
-        self.last_offset = last_offset
-        self.log_append_time_ms = log_append_time_ms
-        """-1 unless the log stamps records itself, or the batch is a duplicate (then its time), as in Kafka."""
-        self.log_start_offset = log_start_offset
-        self.sequence = sequence
-
-
-class ReadResult:
-    """Whole batches as they lie in the page cache; the first may start before the offset asked for."""
-
-    __slots__ = ("_cold_ranges", "buffers", "next_offset", "size")
-
-    def __init__(self, next_offset: int) -> None:
-        self.buffers: list[memoryview] = []
-        self.size = 0
-        self.next_offset = next_offset
-        self._cold_ranges: list[tuple[File, int, int]] = []
-
-    @property
-    def cold(self) -> bool:
-        """Touching the buffers would wait for the disk: call `load` in a thread first."""
-        return bool(self._cold_ranges)
-
-    def load(self) -> None:
-        """Bring the buffers into memory, without the GIL."""
-        for file, position, size in self._cold_ranges:
-            file.load(position, size)
-            file.close()
-        self._cold_ranges = []
 
 
 class PartitionLog:
@@ -515,7 +475,7 @@ class PartitionLog:
         if end > start:
             file = readers.opened(segment).file
             if not file.resident(start, end - start):
-                result._cold_ranges.append((file.duplicate(), start, end - start))  # noqa: SLF001 - this module's own
+                result.add_cold(file.duplicate(), start, end - start)
             result.buffers.append(view[start:end])
             result.size += end - start
             result.next_offset = segment.end_offset if end == segment.size else segment.batch_at(view, end)[0]

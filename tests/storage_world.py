@@ -5,8 +5,9 @@ from pathlib import Path
 
 from protocol.record_batch import TRANSACTIONAL, Record, build_batch, iterate_records, parse_batches
 from storage.config import LogConfig, StorageConfig
-from storage.log import AppendResult, PartitionLog
+from storage.log import PartitionLog
 from storage.log_manager import LogManager
+from storage.log_results import AppendResult
 from tests.simulated_storage import Machine, ManualClock, SimulatedFileSystem
 
 DIRECTORY = Path("/data")

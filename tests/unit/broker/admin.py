@@ -1,6 +1,7 @@
 """A broker's topics over a simulated disk, and its handlers, without sockets."""
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 
 from broker.config import Config
 from broker.context import RequestContext
+from broker.deferred import Deferred
 from broker.features import Features
 from broker.meta_store import Metadata, MetaStore
 from broker.producer_ids import ProducerIds
@@ -32,6 +34,15 @@ def security_of(**settings: Any) -> Security:
     store: Any = SimpleNamespace(metadata=Metadata("test"))
     store.replace = lambda **changes: setattr(store, "metadata", replace(store.metadata, **changes))
     return Security(Config(**settings), store)
+
+
+class _ReadAhead:
+    """The disk is there at once."""
+
+    def load(self, loads: Sequence[Callable[[], None]], done: Callable[[], None]) -> None:
+        for load in loads:
+            load()
+        done()
 
 
 class Admin:
@@ -64,6 +75,7 @@ class Admin:
             producer_ids=ProducerIds(self.store),
             security=Security(self.config, self.store),
             features=Features(self.store, 1),
+            read_ahead=_ReadAhead(),
             cluster_id=self.store.metadata.cluster_id,
             node_id=1,
             advertised=("127.0.0.1", 9092),
@@ -101,4 +113,8 @@ class Admin:
         decoded = decode_request(key, version, b"".join(encode_request(key, version, request)))
         context = RequestContext(self.services, version, "test", "127.0.0.1", self.connection, self.access)
         answer = load_handlers()[key].handle(context, decoded)
+        if isinstance(answer, Deferred):
+            answers: list[Any] = []
+            answer.then(answers.append)
+            (answer,) = answers
         return decode_response(key, version, b"".join(encode_response(key, version, answer)))

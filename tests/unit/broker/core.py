@@ -70,13 +70,15 @@ class Core(Admin):
         self.read_ahead = ManualReadAhead()
         self.connection: Any = SimpleNamespace(advertised=("127.0.0.1", 9092), close_callbacks=set())
         self.services = SimpleNamespace(
-            **vars(self.services),
-            logs=self.logs,
-            metrics=Metrics(),
-            refusals=BoundedLog(self.machine.clock.monotonic),
-            scheduler=self.scheduler,
-            fetch_sessions=FetchSessions(self.machine.clock),
-            read_ahead=self.read_ahead,
+            **vars(self.services)
+            | {
+                "logs": self.logs,
+                "metrics": Metrics(),
+                "refusals": BoundedLog(self.machine.clock.monotonic),
+                "scheduler": self.scheduler,
+                "fetch_sessions": FetchSessions(self.machine.clock),
+                "read_ahead": self.read_ahead,
+            }
         )
 
     def topic(self, name: str = "t", partitions: int = 1, **configs: str) -> Any:

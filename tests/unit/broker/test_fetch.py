@@ -243,7 +243,7 @@ def test_a_session_names_only_what_changed(core: Core) -> None:
 
 
 def test_cold_data_is_loaded_by_another_thread(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
-    from storage.log import ReadResult
+    from storage.log_results import ReadResult
 
     loaded: list[ReadResult] = []
     monkeypatch.setattr(ReadResult, "cold", property(lambda result: True))

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from broker.dispatch import Dispatcher
+from broker.features import Features
+from broker.meta_store import Metadata
 from broker.metrics import Metrics
 from broker.net import Client, Entrance, KafkaListener
 from broker.registry import load_handlers
@@ -49,7 +51,8 @@ class Door:
     def __init__(self, reauthentication_ms: int = 0) -> None:
         self.loop = TimedLoop()
         self.metrics = Metrics()
-        services: Any = SimpleNamespace(metrics=self.metrics)
+        store: Any = SimpleNamespace(metadata=Metadata("test"))
+        services: Any = SimpleNamespace(metrics=self.metrics, features=Features(store, 1))
         self.dispatcher = Dispatcher(services, load_handlers(), self.loop)  # type: ignore[arg-type]
         self.settings = SaslSettings(
             mechanisms={"PLAIN": lambda: PlainExchange(lambda name, password: PASSWORDS.get(name) == password)},
