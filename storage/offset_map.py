@@ -5,8 +5,9 @@ from hashlib import blake2b
 
 DIGEST_BYTES = 32
 """Longer keys are told apart by a digest, which no two of them share; shorter ones are kept as they are."""
-ENTRY_BYTES = 180
-"""Of memory beside the key itself: the dict's share, also while it grows, the key's and the offset's objects (measured)."""
+ENTRY_BYTES = 160
+"""Of memory beside the key itself: the dict's share, the key's and the offset's objects. Measured with keys of 8 to 40 bytes: 95 to 125,
+and 156 while the dict grows."""
 
 
 class OffsetMap:

@@ -144,3 +144,39 @@ def test_a_search_shows_what_compaction_left(broker: BrokerProcess) -> None:
             hits = search.search("texts", "line 7", limit=limit, **options)
             assert len(hits) == min(limit, len(live))
             assert {hit.offset for hit in hits} <= live
+
+
+@pytest.mark.slow
+def test_aborted_updates_are_nobodys_latest_value(broker: BrokerProcess) -> None:
+    """Before and after compaction a reader of committed records sees the same table, and fsck is content with what is left."""
+    if broker.process is None or broker.process.poll() is not None:
+        broker.start()
+    create(broker, "accounts")
+    producer = confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": "teller"})
+    producer.init_transactions(30)
+    chance = random.Random(1)
+    committed: dict[bytes, bytes] = {}
+    for number in range(120):
+        producer.begin_transaction()
+        written = {b"%d" % chance.randrange(50): b"%d:" % number + chance.randbytes(900) for _ in range(25)}
+        for key, value in written.items():
+            producer.produce("accounts", key=key, value=value)
+        if chance.random() < 0.5:
+            producer.commit_transaction(30)
+            committed |= written
+        else:
+            producer.flush(30)
+            producer.abort_transaction(30)
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        messages = read(broker, "accounts")
+        assert {message.key(): message.value() for message in messages} == committed
+        if len(messages) < 500:
+            break
+        assert time.monotonic() < deadline, f"{len(messages)} records are left"
+        time.sleep(0.5)
+    broker.kill()
+    broker.start()
+    assert {message.key(): message.value() for message in read(broker, "accounts")} == committed
+    assert broker.stop() == 0
+    assert check_directory(broker.data_directory) == []

@@ -1,6 +1,7 @@
 """Compacted logs over the simulated disk: what stays, what readers see, and what must not disturb it."""
 
 import errno
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -378,6 +379,22 @@ def test_a_full_offset_map_says_how_far_it_came() -> None:
     newest = OffsetMap(1)
     newest.add([b"a", b"b"], [3, 5], 6)
     assert (newest.full, newest.end_offset, newest.newest(b"a"), newest.newest(b"b")) == (True, 4, 3, -1)
+
+
+@pytest.mark.parametrize("size", [8, 40])
+def test_an_offset_map_takes_no_more_memory_than_it_may(size: int) -> None:
+    """Also in the moment in which its dict grows."""
+    newest, number, limit = OffsetMap(4 << 20), 0, 4 << 20
+    tracemalloc.start()
+    try:
+        while not newest.full:
+            newest.add([b"%0*d" % (size, number)], [1_000_000 + number], number + 1)
+            number += 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert number > 15_000
+    assert limit / 2 < peak < limit
 
 
 def test_long_keys_are_told_apart() -> None:
