@@ -6,7 +6,6 @@ import itertools
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,8 +20,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 from rich.progress import track
 
-from tests.broker_process import ROOT, BrokerProcess
+from tests.broker_process import BrokerProcess
 from tests.crash.history import History
+from tests.crash.reading import check_directory
 
 PARTITIONS = 3
 INDEX_TIMEOUT_S = 300
@@ -144,19 +144,6 @@ def load(node: Node, topic: str, history: History) -> Iterator[threading.Event]:
     finally:
         stop.set()
         thread.join()
-
-
-def check_directory(node: Node) -> None:
-    """`senselog check` finds nothing wrong; raises RuntimeError with what it printed otherwise."""
-    checked = subprocess.run(
-        [sys.executable, "-m", "senselog", "check", str(node.data_directory)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if checked.returncode:
-        raise RuntimeError(f"senselog check: {checked.stdout}{checked.stderr}")
 
 
 def fill_searchable(node: Node, topic: str) -> None:
