@@ -4,7 +4,7 @@ import struct
 from dataclasses import dataclass
 
 from broker.journal import JournalFormat
-from broker.transactions.transaction import Transaction, TransactionState
+from broker.transactions.transaction import NO_PRODUCER_ID, Transaction, TransactionState
 from protocol.codec import decode_data, encode_data
 from protocol.messages import TransactionLogKey, TransactionLogValue
 
@@ -52,7 +52,9 @@ def _encode_value(transaction: Transaction) -> bytes:
         by_topic.setdefault(topic, []).append(partition)
     value = TransactionLogValue(
         producer_id=transaction.producer_id,
-        previous_producer_id=transaction.previous_producer_id,
+        previous_producer_id=transaction.producer_id
+        if transaction.previous_producer_id == NO_PRODUCER_ID
+        else transaction.previous_producer_id,
         next_producer_id=transaction.next_producer_id,
         producer_epoch=transaction.producer_epoch,
         transaction_timeout_ms=transaction.timeout_ms,
@@ -78,7 +80,10 @@ def _decode_value(transactional_id: str, data: bytes) -> Transaction:
         producer_id=value.producer_id,
         producer_epoch=value.producer_epoch,
         last_producer_epoch=_last_epoch(value),
-        previous_producer_id=value.previous_producer_id,
+        # Kafka writes the same id twice where there was no other.
+        previous_producer_id=NO_PRODUCER_ID
+        if value.previous_producer_id == value.producer_id
+        else value.previous_producer_id,
         next_producer_id=value.next_producer_id,
         timeout_ms=value.transaction_timeout_ms,
         state=TransactionState(value.transaction_status),
