@@ -31,6 +31,7 @@ from broker.registry import load_handlers
 from broker.search.metrics import SearchCollector
 from broker.search.service import SearchService
 from broker.security.security import Security
+from broker.security.tls import ServerTls
 from broker.services import Services
 from broker.storage_metrics import StorageCollector
 from broker.topics import Topics
@@ -183,7 +184,12 @@ class Broker:
     async def _start_http(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
         from broker.gateways.http import start_http  # half a second of imports
 
-        self._http = await start_http(services, *parse_address(self.config.http_listen))
+        tls = (
+            ServerTls.without_client_auth(self.config).context()
+            if self.config.http_security_protocol == "SSL"
+            else None
+        )
+        self._http = await start_http(services, *parse_address(self.config.http_listen), tls)
         undo.push_async_callback(self._http.close)
         self.http_address = format_address(self._http.host, self._http.port)
 
@@ -191,7 +197,9 @@ class Broker:
         from broker.gateways.rpc import start_rpc  # 50 ms of imports
 
         try:
-            self._rpc = await start_rpc(services, *parse_address(self.config.grpc_listen or GRPC_LISTEN))
+            tls = self.config.http_security_protocol == "SSL"
+            pem = Path(str(self.config.ssl_keystore_location)).read_bytes() if tls else None
+            self._rpc = await start_rpc(services, *parse_address(self.config.grpc_listen or GRPC_LISTEN), pem)
         except OSError as error:
             if self.config.grpc_listen is not None:
                 raise

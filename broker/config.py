@@ -29,6 +29,7 @@ class Config(BaseModel):
     http_listen: str = "127.0.0.1:8092"
     grpc_listen: str | None = Field(None, description="default: 127.0.0.1:8093 if it is free")
     advertised_listen: str = Field("", description="HOST:PORT that clients are told to use; empty: the bound address")
+    http_security_protocol: Literal["PLAINTEXT", "SSL"] = "PLAINTEXT"  # of gRPC too
     listeners: str = Field("", description="NAME://HOST:PORT,… in place of listen; the name says the protocol")
     advertised_listeners: str = Field("", description="NAME://HOST:PORT,… that clients are told; empty: as bound")
     listener_security_protocol_map: str = Field("", description="NAME:PROTOCOL,… for listeners of other names")
@@ -52,6 +53,12 @@ class Config(BaseModel):
     # Kafka's default is GSSAPI, which is not offered.
     sasl_enabled_mechanisms: str = "SCRAM-SHA-256,SCRAM-SHA-512"
     sasl_plain_users_file: Path | None = Field(None, description="lines of NAME=PASSWORD")
+    sasl_oauthbearer_jwks_endpoint_url: str = Field("", description="https://… or file:///…, the keys of tokens")
+    sasl_oauthbearer_jwks_endpoint_refresh_ms: int = Field(3_600_000, ge=1000)
+    sasl_oauthbearer_expected_audience: str = Field("", description="one of them must be in the token")
+    sasl_oauthbearer_expected_issuer: str = ""
+    sasl_oauthbearer_sub_claim_name: str = "sub"
+    sasl_oauthbearer_clock_skew_seconds: int = Field(30, ge=0)
     # Kafka's default is 512 KiB: in ten thousand connections of strangers 5 GB.
     sasl_server_max_receive_size: int = Field(64 * 1024, ge=1024)
     connections_max_reauth_ms: int = Field(0, ge=0)

@@ -16,8 +16,12 @@ class CloseConnection(Exception):
     Whoever failed to authenticate is told so in `last_words`, after a delay: guessing passwords takes its time.
     """
 
-    def __init__(self, reason: str, last_words: Sequence[Buffer] = (), delay_s: float = 0.0) -> None:
+    def __init__(
+        self, reason: str, last_words: Sequence[Buffer] = (), delay_s: float = 0.0, label: str = "bad request"
+    ) -> None:
+        """`label` is what metrics call the reason."""
         super().__init__(reason)
+        self.label = label
         self.last_words = last_words
         self.delay_s = delay_s
 

@@ -16,6 +16,9 @@ from broker.security.scram import MECHANISMS, ScramExchange
 from broker.security.security import Security
 from broker.security.tls import NoRuleApplies, PrincipalMapping, ServerTls
 from broker.services import Services
+from storage.clock import Clock
+
+OAUTHBEARER = "OAUTHBEARER"
 
 
 class Entrances:
@@ -30,7 +33,7 @@ class Entrances:
         self._mapping = PrincipalMapping(config.ssl_principal_mapping_rules)
         self._tls: ServerTls | None = None
         self._sasl = SaslSettings(
-            mechanisms=mechanisms(config, services.security),
+            mechanisms=mechanisms(config, services.security, services.clock),
             welcome=self._welcome,
             clock=services.clock,
             receive_bytes_max=config.sasl_server_max_receive_size,
@@ -72,16 +75,33 @@ class Entrances:
         return Authentication(self._sasl, self._dispatcher, client).receive
 
 
-def mechanisms(config: Config, security: Security) -> Mapping[str, NewExchange]:
+def mechanisms(config: Config, security: Security, clock: Clock) -> Mapping[str, NewExchange]:
     """The enabled SASL mechanisms by name, in the order of the configuration; raises ConfigError."""
     known: dict[str, NewExchange] = {"PLAIN": lambda: PlainExchange(security.plain.verify)}
     for scram in MECHANISMS:
         known[scram.mechanism_name] = partial(ScramExchange, scram, security.users.get)
     enabled = [name.strip().upper() for name in config.sasl_enabled_mechanisms.split(",") if name.strip()]
+    if OAUTHBEARER in enabled:
+        known[OAUTHBEARER] = _oauthbearer(config, clock)
     for name in enabled:
         if name not in known:
-            raise ConfigError(f"sasl.enabled.mechanisms: {name!r} is none of {', '.join(known)}")
+            raise ConfigError(f"sasl.enabled.mechanisms: {name!r} is none of {', '.join(known)}, {OAUTHBEARER}")
     return {name: known[name] for name in enabled}
+
+
+def _oauthbearer(config: Config, clock: Clock) -> NewExchange:
+    from broker.security.oauthbearer import (  # who uses tokens pays for cryptography
+        Keys,
+        OAuthBearerExchange,
+        TokenVerifier,
+    )
+
+    url = config.sasl_oauthbearer_jwks_endpoint_url
+    if not url.startswith(("https://", "http://", "file:")):
+        raise ConfigError(f"sasl.oauthbearer.jwks.endpoint.url: {url!r} is no https:// or file: URL")
+    keys = Keys(url, clock, config.sasl_oauthbearer_jwks_endpoint_refresh_ms)
+    verifier = TokenVerifier(config, keys, clock)
+    return lambda: OAuthBearerExchange(verifier.verify)
 
 
 def _refuse(reason: str, _frame: memoryview, _client: Client) -> None:

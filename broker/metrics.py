@@ -128,3 +128,6 @@ class _Collector:
         for reason, count in metrics.connections_closed.items():
             closed.add_metric([reason], count)
         yield closed
+        yield CounterMetricFamily(
+            "senselog_throttled", "Times that a client had to wait for its quota.", value=metrics.throttled
+        )

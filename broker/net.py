@@ -171,6 +171,7 @@ class Client(asyncio.BufferedProtocol):
         self._closing = False
         self._refused = False
         self._leaving = False
+        self._refusal = "bad request"
         self._unmute: asyncio.TimerHandle | None = None
 
     @property
@@ -199,7 +200,8 @@ class Client(asyncio.BufferedProtocol):
         if too_many:
             self.close("too many connections")
         elif early_s:
-            self._refuse(CloseConnection("too many new connections from this address", (), early_s))
+            reason = "too many new connections from this address"
+            self._refuse(CloseConnection(reason, (), early_s, "connection rate"))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._closing = True
@@ -281,7 +283,9 @@ class Client(asyncio.BufferedProtocol):
         self._transport.pause_reading()
         if not isinstance(refusal, CloseConnection):
             self._leave()
-        elif refusal.delay_s:
+            return
+        self._refusal = refusal.label
+        if refusal.delay_s:
             self._leaving = True
             self._write()
             self._listener.loop.call_later(refusal.delay_s, self._leave, refusal.last_words)
@@ -294,7 +298,7 @@ class Client(asyncio.BufferedProtocol):
         if last_words:
             self.connection.send(last_words)
         if not self.connection.has_pending:
-            self.close("bad request")
+            self.close(self._refusal)
 
     def _dispatch_frames(self) -> bool:
         """Dispatches frames; returns True when one has to wait for responses before it."""

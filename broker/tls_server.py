@@ -81,6 +81,8 @@ class TlsServer:
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
                 ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
             )
+        except ConnectionResetError:  # checks whether somebody listens end like this all the time
+            connection.close()
         except OSError as error:  # ssl.SSLError and TimeoutError are OSErrors
             connection.close()
             self._refused(host, str(error) or type(error).__name__)

@@ -18,8 +18,6 @@ from types import ModuleType
 FINDINGS = Path(__file__).resolve().parents[1] / "tests" / "compat" / "FINDINGS.md"
 DIFFERENCES_SHOWN_MAX = 3
 TEXT_CHARACTERS_MAX = 160
-# The quorum and features are no part of the default: there is neither a quorum nor a feature to change.
-LATER = re.compile("describe_quorum")
 
 
 @dataclass
@@ -104,8 +102,6 @@ def main() -> None:
     chosen = oracle.scenarios(options.scenarios, options.oracle / options.folder if options.folder else None)
     results = []
     for name, scenario in chosen.items():
-        if not (options.scenarios or options.folder) and LATER.match(name):
-            continue
         result = play(oracle, name, scenario, (host, int(port)), options.user, options.folder)
         results.append(result)
         for step, texts in result.differing.items():

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import check, consume, models, produce, search, serve, topic, vector
+from broker.cli import check, consume, models, produce, search, serve, topic, user, vector
+from broker.cli.client_properties import ENVIRONMENT
 from broker.cli.failure import describe
 
 _EXAMPLES = """
@@ -36,6 +37,7 @@ app.command("produce", epilog=produce.EXAMPLES)(produce.produce)
 app.command("consume", epilog=consume.EXAMPLES)(consume.consume)
 app.command("search", epilog=search.EXAMPLES)(search.search)
 app.add_typer(vector.app, name="vector")
+app.add_typer(user.app, name="user")
 app.add_typer(models.app, name="models")
 app.command("check", epilog=check.EXAMPLES)(check.check)
 
@@ -50,11 +52,22 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback does it
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    client_config: Annotated[
+        str | None,
+        typer.Option(
+            "--client-config",
+            metavar="FILE",
+            envvar=ENVIRONMENT,
+            help="Kafka's client properties, for a broker with TLS or SASL.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    pass
+    if client_config is not None:
+        os.environ[ENVIRONMENT] = client_config
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ _KAFKA_MESSAGES = {
     "UnknownTopicOrPartitionError": "the topic or partition does not exist",
     "TopicAlreadyExistsError": "the topic exists already",
     "OffsetOutOfRangeError": "the offset lies outside the log",
+    "KafkaTimeoutError": "the broker does not let us in: do protocol, user and password fit it (--client-config)?",
+    "SaslAuthenticationFailedError": "wrong name or password (--client-config)",
 }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -32,8 +33,8 @@ class HttpServer:
         await self._server.shutdown(sockets=[self._listener])
 
 
-async def start_http(services: "Services", host: str, port: int) -> HttpServer:
-    """Serves REST, health and metrics on `host:port` (0: a free port). Raises OSError when it cannot bind."""
+async def start_http(services: "Services", host: str, port: int, tls: ssl.SSLContext | None = None) -> HttpServer:
+    """Serves REST, health and metrics on `host:port` (0: a free port), with or without TLS. Raises OSError when it cannot bind."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     listener.setblocking(False)
@@ -46,6 +47,7 @@ async def start_http(services: "Services", host: str, port: int) -> HttpServer:
         timeout_graceful_shutdown=_DRAIN_S,
     )
     config.load()
+    config.ssl = tls
     server = uvicorn.Server(config)
     # uvicorn's own serve() would take over the signals, which are app's.
     server.lifespan = config.lifespan_class(config)

@@ -106,15 +106,22 @@ class RpcServer:
         await self._server.stop(_DRAIN_S)
 
 
-async def start_rpc(services: "Services", host: str, port: int) -> RpcServer:
-    """Serves on `host:port` (0: a free port). Raises OSError when it cannot bind."""
+def _add_port(server: Any, address: str, pem: bytes | None) -> int:
+    """Raises RuntimeError."""
+    if pem is None:
+        return int(server.add_insecure_port(address))
+    return int(server.add_secure_port(address, grpc.ssl_server_credentials([(pem, pem)])))
+
+
+async def start_rpc(services: "Services", host: str, port: int, pem: bytes | None = None) -> RpcServer:
+    """Serves on `host:port` (0: a free port), over TLS with `pem`: key, certificate and its chain. Raises OSError."""
     server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=REQUESTS_MAX)
     stubs.add_VectorSearchServicer_to_server(_VectorSearch(services), server)  # type: ignore[no-untyped-call]
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        bound = server.add_insecure_port(format_address(host, port))
+        bound = _add_port(server, format_address(host, port), pem)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {format_address(host, port)} for gRPC: {error}") from None
     await server.start()

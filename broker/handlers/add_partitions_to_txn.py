@@ -100,13 +100,14 @@ def _verify(
 def _checked(
     context: RequestContext, transactional_id: str, partitions: Sequence[Partition]
 ) -> dict[Partition, ErrorCode]:
-    """What is wrong with each partition before the coordinator is asked."""
-    if not context.access.transactional_id(Operation.WRITE, transactional_id):
+    """What is wrong with each partition before the coordinator is asked; v4+ needs CLUSTER_ACTION and nothing else."""
+    by_broker = context.api_version >= BATCHED_FROM
+    if not by_broker and not context.access.transactional_id(Operation.WRITE, transactional_id):
         return dict.fromkeys(partitions, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
     codes = {}
     for topic, number in partitions:
         code = ErrorCode.NONE
-        if not context.access.topic(Operation.WRITE, topic):
+        if not by_broker and not context.access.topic(Operation.WRITE, topic):
             code = ErrorCode.TOPIC_AUTHORIZATION_FAILED
         else:
             known = context.services.topics.get(topic)

@@ -190,7 +190,8 @@ class _Fetch:
                 # As in Kafka, a partition that does not exist ends no wait, and comes last in the answer.
                 if self._timer is None:
                     self._missing += (partition,)
-                absent = _absent if partition in self._missing else _failed
+                first = partition in self._missing and log is not ErrorCode.NOT_LEADER_OR_FOLLOWER
+                absent = _absent if first else _failed
                 unknown.append((partition, absent(partition, log), 0))
                 continue
             self._logs.append(log)

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
+from broker.operations import Operation
 from broker.search.failures import FailureLog
+from broker.security.access import UNRESTRICTED, Access
 from broker.topics import Topic, Topics
 from protocol.errors import ErrorCode, KafkaError
 from vector.config import TOPIC_KEYS, VectorConfig
@@ -31,11 +33,21 @@ class VectorAdministration:
     """Names topics as the doors do; every method raises KafkaError: 3 unknown topic, 14 no worker, 40 no vectors, 42 and 44 for
     arguments. What takes time goes on in the background: the status shows it."""
 
-    def __init__(self, topics: Topics, failures: FailureLog, worker: Worker, default_model: str) -> None:
+    def __init__(
+        self, topics: Topics, failures: FailureLog, worker: Worker, default_model: str, access: Access = UNRESTRICTED
+    ) -> None:
+        self._access = access
         self._default_model = default_model
         self._topics = topics
         self._failures = failures
         self._worker = worker
+
+    def by(self, access: Access) -> Self:
+        """For a client: asks for ALTER_CONFIGS on the topic, to see what failed for DESCRIBE, to embed like a topic for READ.
+
+        Its methods raise TOPIC_AUTHORIZATION_FAILED too.
+        """
+        return type(self)(self._topics, self._failures, self._worker, self._default_model, access)
 
     def failures(
         self,
@@ -48,7 +60,7 @@ class VectorAdministration:
     ) -> dict[str, Any]:
         """Records that could not be indexed, by partition and offset, JSON-able: `failures`, how many there are in `total`, and in
         `next` the `after` of the next page (null: there is none). `generation` None: of every generation that is kept."""
-        topic = self._topic(name)
+        topic = self._topic(name, Operation.DESCRIBE)
         if not 1 <= limit <= FAILURES_MAX:
             raise KafkaError(ErrorCode.POLICY_VIOLATION, f"limit: {limit} is not between 1 and {FAILURES_MAX}")
         if partition is not None:
@@ -153,7 +165,7 @@ class VectorAdministration:
             except ValueError as error:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, f"model: {error}") from None
         message = {
-            "topic_id": None if topic is None else self._topic(topic).topic_id,
+            "topic_id": None if topic is None else self._topic(topic, Operation.READ).topic_id,
             "model": model,
             "texts": list(texts),
         }
@@ -165,7 +177,8 @@ class VectorAdministration:
         configs = {key: value for key, value in topic.configs.items() if key not in changes}
         self._topics.set_configs(name, configs | {key: value for key, value in changes.items() if value is not None})
 
-    def _topic(self, name: str) -> Topic:
+    def _topic(self, name: str, operation: Operation = Operation.ALTER_CONFIGS) -> Topic:
+        self._access.check_topic(operation, name)
         topic = self._topics.get(name)
         if topic is None:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")

@@ -24,6 +24,7 @@ from storage.clock import Clock
 TIMEOUT_S = 60.0
 # Kafka's MIN_REAUTH_INTERVAL_ONE_SECOND: sooner, a handshake is a request like others, and refused.
 REAUTHENTICATION_INTERVAL_S = 1.0
+FAILED = "authentication failed"
 _HANDSHAKE_KEY = int(ApiKey.SASL_HANDSHAKE).to_bytes(2, "big")
 
 
@@ -152,7 +153,7 @@ class Authentication:
         try:
             answer = self._respond(self._exchange, token)
         except SaslFailure as error:
-            raise CloseConnection(self._told(error), (), self._settings.failure_delay_s) from None
+            raise CloseConnection(self._told(error), (), self._settings.failure_delay_s, FAILED) from None
         client.connection.send((len(answer).to_bytes(4, "big") + answer,))
         if self._exchange.principal is not None:
             self._finish(self._exchange, self._exchange.principal, client)
@@ -165,7 +166,7 @@ class Authentication:
         try:
             answer = exchange.respond(token)
         except BrokenExchange as error:
-            raise CloseConnection(self._told(error)) from None
+            raise CloseConnection(self._told(error), label=FAILED) from None
         if self._session is not None and exchange.principal not in (None, self._session.principal):
             raise SaslFailure("Cannot change principals during re-authentication")
         return answer
@@ -198,7 +199,7 @@ class Authentication:
     def _refuse(self, incoming: Incoming, message: object, reason: str, delay_s: float = 0.0) -> None:
         """Raises CloseConnection with `message` as the last words."""
         words = self._dispatcher.encode(incoming.route, incoming.correlation_id, message)
-        raise CloseConnection(reason, words, delay_s)
+        raise CloseConnection(reason, words, delay_s, FAILED)
 
 
 def _illegal_state(key: ApiKey) -> Message:

@@ -4,6 +4,7 @@ import re
 import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 from broker.config import Config, ConfigError
 from broker.security.access import ANONYMOUS
@@ -34,6 +35,11 @@ class ServerTls:
             self._context = self._load()
         except OSError as error:
             raise ConfigError(f"ssl.keystore.location, ssl.truststore.location: {error}") from None
+
+    @classmethod
+    def without_client_auth(cls, config: Config) -> Self:
+        """For HTTP, whose users have passwords."""
+        return cls(config.model_copy(update={"ssl_client_auth": "none"}))
 
     def context(self) -> ssl.SSLContext:
         """For the next connection; raises OSError (ssl.SSLError) when the files were replaced by something unusable."""

@@ -1,6 +1,7 @@
 """TLS, client certificates, every SASL mechanism, ACLs and SCRAM users: with every client."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +10,19 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from broker.config import Config
 from tests.broker_process import BrokerProcess, free_port
 from tests.compat.conftest import HOUSE, fresh
 from tests.compat.driver import ClientError, Driver, running
 from tests.compat.roster import Client
 from tests.integration.secure import Certificates
+from tests.unit.broker.security.tokens import Provider
 
 PASSWORD = "a secret, as they say"
 SASL = (17, 36)
 ACLS = (29, 30, 31)
 SCRAM_USERS = (50, 51)
 
+PROVIDER = Provider()
 Connect = Callable[..., Driver]
 
 
@@ -50,13 +52,17 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     certificates = Certificates.make(directory)
     users = directory / "users"
     users.write_text(f"alice={PASSWORD}\n")
+    keys = directory / "jwks.json"
+    keys.write_bytes(PROVIDER.jwks)
     process = BrokerProcess(directory, "group.initial.rebalance.delay.ms=0", "storage.sync=os")
     kinds = {name: f"localhost:{free_port()}" for name in ("SSL", "SASL_PLAINTEXT", "SASL_SSL")}
     addresses = {"PLAINTEXT": process.bootstrap, **kinds}
     process.settings += (
         *certificates.settings("requested"),
+        "ssl.principal.mapping.rules=RULE:^CN=([^,]+).*$/CN=$1/",
         "listeners=" + ",".join(f"{name}://{address}" for name, address in addresses.items()),
-        f"sasl.enabled.mechanisms={','.join(mechanisms())}",
+        "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+        f"sasl.oauthbearer.jwks.endpoint.url=file://{keys}",
         f"sasl.plain.users.file={users}",
         "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users=User:ANONYMOUS",
@@ -68,12 +74,6 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
         admin.connect(bootstrap=process.bootstrap, security={})
         yield Secure(addresses, security, admin)
     process.end()
-
-
-def mechanisms() -> list[str]:
-    """What this release of the broker can be set up with."""
-    newest = ["OAUTHBEARER"] if "sasl_oauthbearer_jwks_endpoint_url" in Config.model_fields else []
-    return ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", *newest]
 
 
 @pytest.fixture
@@ -135,6 +135,16 @@ def test_sasl(connect: Connect, secure: Secure, topic: str, mechanism: str) -> N
     round_trip(connect("SASL_PLAINTEXT", **who), topic)
     driver = connect("SASL_SSL", ca=secure.security["ca"], **who)
     assert driver.read(topic=topic, start={"beginning": 0}, count=1, committed=False, timeout_s=30)
+
+
+@pytest.mark.capability("SASL/OAUTHBEARER", apis=(*SASL, *ACLS))
+def test_oauthbearer(connect: Connect, secure: Secure, topic: str) -> None:
+    """A token of the identity provider says who the client is."""
+    user = fresh("user")
+    secure.admin.allow(principal=f"User:{user}", topic=topic)
+    now_s = int(time.time())
+    token = PROVIDER.token(sub=user, iat=now_s, exp=now_s + 3600, scope="kafka")
+    round_trip(connect("SASL_PLAINTEXT", mechanism="OAUTHBEARER", token=token), topic)
 
 
 @pytest.mark.capability("SASL: wrong password", apis=(*SASL, *ACLS, *SCRAM_USERS))

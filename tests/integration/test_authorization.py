@@ -2,6 +2,7 @@
 
 import base64
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from protocol.messages import (
 )
 from tests.broker_process import BrokerProcess, free_port
 from tests.integration.raw import RawConnection
+from tests.integration.secure import Certificates, start
 from tests.integration.test_version_sweep import TOPIC, error_codes, minimal_request
 
 APIS = load_handlers()
@@ -136,3 +138,68 @@ def test_rest_knows_the_same_users_and_rights(secured: Secured, admin: RawConnec
     assert rest(secured, "POST", "/v1/topics/by-rest/search", user="alice", body={"query": "x"})[0] == 403
     assert rest(secured, "GET", "/v1/topics/by-rest/vector", user="alice")[0] == 403
     assert rest(secured, "GET", "/healthz")[0] == 200
+
+
+def test_http_and_grpc_over_tls_know_the_users_too(tmp_path: Path) -> None:
+    """One certificate for all doors; a password never has to travel in clear."""
+    import grpc
+    from senselog_client.v1 import vector_search_pb2 as messages
+    from senselog_client.v1 import vector_search_pb2_grpc as stubs
+
+    certificates = Certificates.make(tmp_path)
+    (tmp_path / "users").write_text("alice=alice-secret\n")
+    broker = start(
+        tmp_path,
+        "SASL_SSL",
+        *certificates.settings(),
+        "sasl.enabled.mechanisms=PLAIN",
+        f"sasl.plain.users.file={tmp_path / 'users'}",
+        "http.security.protocol=SSL",
+    )
+    try:
+        context = ssl.create_default_context(cafile=certificates.authority)
+        url = f"https://{broker.http}/v1/topics"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(url, context=context, timeout=20)
+        with refused.value:
+            assert refused.value.code == 401
+        authorization = "Basic " + base64.b64encode(b"alice:alice-secret").decode()
+        asked = urllib.request.Request(url, headers={"Authorization": authorization})
+        with urllib.request.urlopen(asked, context=context, timeout=20) as response:
+            assert response.status == 200
+        trusted = grpc.ssl_channel_credentials(certificates.authority.read_bytes())
+        with grpc.secure_channel(broker.grpc, trusted) as channel:
+            stub = stubs.VectorSearchStub(channel)  # type: ignore[no-untyped-call]
+            wanted = messages.GetIndexStatusRequest(topic="none")
+            for metadata, code in (
+                ((), grpc.StatusCode.UNAUTHENTICATED),
+                ((("authorization", authorization),), grpc.StatusCode.NOT_FOUND),
+            ):
+                with pytest.raises(grpc.RpcError) as error:
+                    stub.GetIndexStatus(wanted, metadata=metadata, timeout=20)
+                assert error.value.code() == code
+    finally:
+        broker.end()
+
+
+async def test_the_client_library_logs_in(secured: Secured, admin: RawConnection) -> None:
+    """kafka-python's and aiokafka's own settings; who may not read is told so."""
+    from senselog_client import AsyncSenselogClient, SearchError, SenselogClient
+
+    def settings(user: str) -> dict[str, Any]:
+        return {
+            "bootstrap_servers": secured.inside,
+            "security_protocol": "SASL_PLAINTEXT",
+            "sasl_mechanism": "PLAIN",
+            "sasl_plain_username": user,
+            "sasl_plain_password": f"{user}-secret",
+        }
+
+    admin.create_topic("by-client", vector_enabled="true")
+    with SenselogClient(**settings("admin")) as client:
+        assert client.status("by-client").freshness
+    with SenselogClient(**settings("alice")) as client, pytest.raises(SearchError) as refused:
+        client.status("by-client")
+    assert refused.value.code == ErrorCode.TOPIC_AUTHORIZATION_FAILED
+    async with AsyncSenselogClient(**settings("admin")) as client:
+        assert (await client.status("by-client")).freshness

@@ -2,13 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from broker.operations import Operation
 from broker.search import failures
 from broker.search.administration import VectorAdministration
 from broker.search.failures import FAILURES_TOPIC, FailureLog, decode
+from broker.security.access import RestrictedAccess
+from broker.security.acl import Acl, PatternType, Permission, ResourceType
+from broker.security.authorizer import Authorizer
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, iterate_records, walk_batches
 from tests.unit.broker.admin import Admin
@@ -221,3 +226,29 @@ async def test_embedding_names_a_topic_or_a_model_and_texts_within_limits() -> N
     for texts in ([], ["a"] * 65, [""]):
         with pytest.raises(KafkaError):
             await world.administration.embed(texts, topic="logs")
+
+
+async def test_administration_asks_for_the_callers_rights() -> None:
+    """READ alone changes nothing of an index, and shows what failed; nothing at all does not even show that."""
+    world = World()
+    rights = {"User:reader": Operation.READ, "User:owner": Operation.ALTER_CONFIGS, "User:nobody": None}
+    acls = [
+        Acl(ResourceType.TOPIC, "logs", PatternType.LITERAL, user, "*", operation, Permission.ALLOW)
+        for user, operation in rights.items()
+        if operation is not None
+    ]
+    authorizer = Authorizer(acls, frozenset(), allow_without_acls=False)
+
+    def refused(call: Callable[..., Any], *arguments: Any) -> bool:
+        try:
+            call(*arguments)
+        except KafkaError as error:
+            return error.code is ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        return False
+
+    for user, (sees, changes) in {
+        "User:reader": (True, False), "User:owner": (False, True), "User:nobody": (False, False),
+    }.items():  # fmt: skip
+        administration = world.administration.by(RestrictedAccess(authorizer, user, "127.0.0.1"))
+        assert refused(administration.failures, "logs") is not sees
+        assert refused(administration.pause, "logs") is not changes

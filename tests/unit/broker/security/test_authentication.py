@@ -172,6 +172,7 @@ def test_a_failure_is_told_after_the_delay_and_nothing_is_read_meanwhile() -> No
     answer = door.answer(ApiKey.SASL_AUTHENTICATE, 2)
     assert (answer.error_code, answer.error_message) == (58, "Authentication failed: Invalid username or password")
     assert door.transport.closed
+    assert door.metrics.connections_closed == {"authentication failed": 1}
 
 
 def test_a_client_that_is_let_in_has_its_principal() -> None:
