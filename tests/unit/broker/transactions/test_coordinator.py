@@ -92,6 +92,17 @@ def test_a_transaction_left_open_is_aborted_after_its_timeout(world: World, bump
     assert world.committed("t") == [b"z"]
 
 
+def test_offsets_of_a_transaction_left_open_do_not_stay_pending(world: World) -> None:
+    """A consumer that asks for stable offsets waits no longer than for the transaction's timeout."""
+    producer = started(world)
+    producer.commit_offset(5)
+    assert world.services.groups.offsets.of_group(GROUP).is_pending("t", 0)
+    world.pass_time(TIMEOUT_MS)
+    world.settle()
+    assert not world.services.groups.offsets.of_group(GROUP).is_pending("t", 0)
+    assert world.offset("t") == -1
+
+
 def test_a_timeout_counts_from_the_first_partition_also_over_a_restart(world: World) -> None:
     producer = started(world)
     producer.produce(b"x")
