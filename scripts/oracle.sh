@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Apache Kafka's recorded answers, step by step, against fresh brokers: first an open one, then one with SASL and ACLs, then one whose
-# sessions end. ORACLE is the folder with oracle.py and its recordings; arguments are the scenarios to play (default: those of the APIs
-# that exist); `security` as the first one plays only those with SASL and ACLs, `own` those of tests/oracle. Fails when a step differs that
+# sessions end. ORACLE is the folder with oracle.py and its recordings; arguments are the scenarios to play (default: all);
+# `security` as the first one plays only those with SASL and ACLs, `own` those of tests/oracle. Fails when a step differs that
 # tests/compat/FINDINGS.md does not declare. Called by `make oracle`.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--oracle", type=Path, required=True, help="the folder with oracle.py and its recordings")
     parser.add_argument("--bootstrap", required=True, metavar="HOST:PORT")
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="default: those of the APIs that exist")
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="default: all")
     parser.add_argument("--user", metavar="NAME:PASSWORD", help="authenticate every connection so, by SASL PLAIN")
     parser.add_argument(
         "--folder", default="", help="a folder with scenarios and recordings of its own, within --oracle"
