@@ -107,6 +107,11 @@ class Config(BaseModel):
     storage_checkpoint_bytes: int = Field(64 * 1024 * 1024, ge=1024 * 1024)
     storage_checkpoint_interval_ms: int = Field(30_000, ge=100)
     storage_min_free_bytes: int = Field(256 * 1024 * 1024, ge=0)
+    storage_objects_url: str | None = Field(
+        None,
+        pattern="^(s3|gs|az|file)://",
+        description="where vector indexes are kept beside this disk: s3://, gs://, az://, file://",
+    )
     producer_id_expiration_ms: int = Field(24 * 3_600_000, ge=1)
     log_cleaner_dedupe_buffer_size: int = Field(
         128 * 1024 * 1024, ge=1024 * 1024, description="memory in which compaction keeps the keys of one run"

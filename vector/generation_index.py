@@ -21,6 +21,7 @@ from vector.indexer import LogSource, LogState, PartitionIndexer, PartitionPlace
 from vector.lag import LagClock
 from vector.meter import IndexMeter
 from vector.models import Models
+from vector.persistence import Persistence
 from vector.prepare import Extraction
 from vector.threads import WorkerThreads
 
@@ -40,6 +41,7 @@ class WorkerParts:
     threads: WorkerThreads
     builder: Builder
     forget_failures: Callable[[bytes, int], None]
+    persistence: Persistence | None = None
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -90,6 +92,8 @@ class GenerationIndex:
     async def open(self, partitions: Iterable[int], recovered: Mapping[int, int]) -> None:
         """Opens these partitions, however long the disk refuses. `recovered`: the ends of logs that lost their tails, where known."""
         for partition in partitions:
+            if self._parts.persistence is not None:
+                await self._parts.persistence.restore_partition(self._place.topic_id, self.generation, partition)
             while partition not in self.indexes:
                 try:
                     await self._in_index_thread(self._open_in_thread, partition, recovered.get(partition))

@@ -88,6 +88,10 @@ class TopicIndex:
             self._running.set()
 
     @property
+    def topic_id(self) -> bytes:
+        return self.assignment.topic_id
+
+    @property
     def directory(self) -> Path:
         """The topic's folder; the id, so a topic created again under the name starts empty."""
         return self._parts.directory / self.assignment.topic_id.hex()
@@ -179,6 +183,8 @@ class TopicIndex:
 
     async def _arrange(self) -> None:
         if self._generations is None:
+            if self._parts.persistence is not None:
+                await self._parts.persistence.restore_generation(self.topic_id, self.directory)
             self._generations = await self._in_index_thread(Generations, self.directory)
             await self._take_back_lost()
         generations = self._generations
@@ -441,6 +447,7 @@ class TopicIndex:
             "trouble": trouble,
             "paused": paused,
             "embedder": scheduler.status() if scheduler else None,
+            "objects": self._parts.persistence.status() if self._parts.persistence else None,
             "partitions": {partition: self._partition_status(partition) for partition in self.assignment.states},
         }
 

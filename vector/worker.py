@@ -24,6 +24,8 @@ from vector.generation_index import WorkerParts
 from vector.index.builder import Builder
 from vector.indexer import LogRun, LogState, PartitionPlace
 from vector.models import Models
+from vector.objects import ObjectStore
+from vector.persistence import Persistence
 from vector.prepare import Failure
 from vector.priority import lower_priority
 from vector.recall import RecallSampler
@@ -68,6 +70,8 @@ class Worker:
         self._searches: dict[bytes, TopicSearch] = {}
         self._changes = asyncio.Lock()
         self._told: dict[str, Any] = {}
+        self._persistence: Persistence | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._gauges_due = 0.0
         self._sampler = RecallSampler(lambda: [one for topic in self._topics.values() for one in topic.sampled()])
         self.channel = Channel(
@@ -92,7 +96,7 @@ class Worker:
         """Serves the broker until it closes the channel or asks to stop."""
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self.channel, sock=socket.socket(fileno=descriptor))
-        sampling = loop.create_task(self._sampler.run())
+        self._background.append(loop.create_task(self._sampler.run()))
         while not self.channel.closed.is_set():
             self._tell_progress()
             self._tell_gauges(loop.time())
@@ -101,13 +105,17 @@ class Worker:
                     await self.channel.closed.wait()
             except TimeoutError:
                 continue
-        sampling.cancel()
+        for task in self._background:
+            task.cancel()
         await self._close()
 
     # The broker's calls
 
     def _start(self, message: Mapping[str, Any]) -> None:
         models = Models(EmbedSettings.from_message(message["embed"]), self._threads)
+        if message["objects_url"] is not None:
+            self._persistence = Persistence(ObjectStore(message["objects_url"]), self._threads)
+            self._background.append(asyncio.create_task(self._persistence.run(lambda: list(self._topics.values()))))
         self._parts = WorkerParts(
             Path(message["directory"]),
             self._log,
@@ -115,6 +123,7 @@ class Worker:
             self._threads,
             self._builder,
             forget_failures=lambda topic_id, number: self.channel.notify("forget_failures", (topic_id, number)),
+            persistence=self._persistence,
         )
         known = {bytes(topic_id).hex() for topic_id in message["topics"]}
         directory = Path(message["directory"])
@@ -154,6 +163,8 @@ class Worker:
             await topic.close()
             if message["delete"]:
                 await asyncio.get_running_loop().run_in_executor(self._threads.index, _remove, topic.directory)
+                if self._persistence is not None:
+                    self._persistence.forget_topic(topic.topic_id)
 
     def _bell(self, moved: list[tuple[bytes, int, tuple[int, int, int]]]) -> None:
         for topic_id, partition, state in moved:
@@ -234,6 +245,8 @@ class Worker:
 
     async def _close(self) -> None:
         self._sampler.close()
+        if self._persistence is not None:
+            self._persistence.close()
         for topic in list(self._topics.values()):
             await topic.close()
         if self._parts is not None:

@@ -109,6 +109,7 @@ class SearchService:
             "directory": str((Path(config.data_dir) / DIRECTORY).resolve()),
             "embed": asdict(_embed_settings(config)),
             "topics": [topic.topic_id for topic in self._topics],
+            "objects_url": config.storage_objects_url,
         }
         await channel.call("start", start)
         await self.feed.attach(channel)

@@ -50,6 +50,7 @@ def topic_status(
         **_totals(partitions),
         "partitions": partitions,
         "embedder": (told or {}).get("embedder"),
+        "objects": (told or {}).get("objects"),
         "worker": {"state": supervisor.state, "restarts": supervisor.restarts, "pid": supervisor.process_id},
     }
 

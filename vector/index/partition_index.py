@@ -6,6 +6,7 @@ The identity that always holds: indexed + skipped + failed = records of the log 
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,14 +19,16 @@ from vector.index.columns import distinct, postings_at
 from vector.index.files import AppendFile, remove
 from vector.index.growing import GrowingSegment
 from vector.index.journal import encode_frame, journal_name
-from vector.index.manifest import Manifest
+from vector.index.manifest import Entry, Manifest
 from vector.index.planner import Plan, SegmentFacts, next_plan, should_drop, should_freeze
 from vector.index.query import Candidate, IndexQuery, RecordFilter, query_vector, record_filter
 from vector.index.scoring import storable
 from vector.index.sealed import SealedSegment
 from vector.index.search import Part, SearchCounters, plan, search
+from vector.index.segment_files import COLUMNS_SUFFIX, segment_name
 from vector.index.selection import ReadRecords, between, read_nothing
 from vector.index.settings import HASH_BYTES, Counts, Float32, IndexSettings, Int64, Run
+from vector.index.snapshot import Snapshot
 
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 """Frames held for the next checkpoint; more than this is written at once."""
@@ -298,6 +301,19 @@ class PartitionIndex:
         self._plan_not_before = self._monotonic() + BUILD_RETRY_S
         remove(self.directory, sealed_file_names(task.identity))
 
+    def snapshot(self) -> Snapshot | None:
+        """What an object store can keep: the sealed segments up to the first that is not; None while there are none."""
+        sealed = list(takewhile(lambda segment: isinstance(segment, SealedSegment), self._segments))
+        if not sealed:
+            return None
+        names = [
+            [*(file.name for file in segment.header.files), segment_name(segment.identity) + COLUMNS_SUFFIX]
+            for segment in sealed
+            if isinstance(segment, SealedSegment)
+        ]
+        manifest = self._manifest(tuple(entry_of(segment) for segment in sealed), ())
+        return Snapshot(self.directory, manifest, tuple(tuple(files) for files in names))
+
     # Searching: any thread
 
     def search(self, query: IndexQuery, read: ReadRecords = read_nothing) -> list[Candidate]:
@@ -382,19 +398,19 @@ class PartitionIndex:
 
     def _store_manifest(self) -> None:
         entries = tuple(entry_of(s, open_for_appends=s is self._growing) for s in self._segments)
-        manifests.store(
-            self.directory,
-            Manifest(
-                dimensions=self.settings.dimensions,
-                metric=self.settings.metric,
-                next_identity=self._next_identity,
-                log_start_offset=self._log_start_offset,
-                dropped=self._dropped,
-                entries=entries,
-                reserve=tuple(entry_of(segment) for segment in self._reserve),
-            ),
-        )
+        manifests.store(self.directory, self._manifest(entries, tuple(entry_of(s) for s in self._reserve)))
         self._manifest_stale = False
+
+    def _manifest(self, entries: tuple[Entry, ...], reserve: tuple[Entry, ...]) -> Manifest:
+        return Manifest(
+            dimensions=self.settings.dimensions,
+            metric=self.settings.metric,
+            next_identity=self._next_identity,
+            log_start_offset=self._log_start_offset,
+            dropped=self._dropped,
+            entries=entries,
+            reserve=reserve,
+        )
 
     def _remove(self, segments: Iterable[AnySegment]) -> None:
         remove(self.directory, [name for segment in segments for name in segment_file_names(segment)])
