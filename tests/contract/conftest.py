@@ -29,7 +29,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
 
 def _fill(broker: BrokerProcess) -> None:
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-    config = {"vector.enabled": "true", "vector.embedding.model": f"hashing:{DIMENSIONS}"}
+    # The records are of 1970.
+    config = {"vector.enabled": "true", "vector.embedding.model": f"hashing:{DIMENSIONS}", "retention.ms": "-1"}
     for future in admin.create_topics([NewTopic(TOPIC, PARTITIONS, config=config), NewTopic(PLAIN, 1)]).values():
         future.result(30)
     producer = Producer({"bootstrap.servers": broker.bootstrap})
