@@ -9,10 +9,11 @@ from rich.console import Console
 
 from benchmarks import large_groups, loads, scale, search_path
 from benchmarks.brokers import Broker, client_cores, senselog
+from benchmarks.doors import doors
 from benchmarks.report import Result, show
 
 PAGE_CACHE = ("storage.sync=os",)
-SECTIONS = ("broker", "durable", "groups", "scale", "search")
+SECTIONS = ("broker", "durable", "groups", "scale", "search", "doors")
 
 
 def arguments() -> argparse.Namespace:
@@ -84,11 +85,12 @@ def main() -> int:
     cores = os.sched_getaffinity(0)
     for section in chosen.only:
         console.print(f"[bold]{section}[/bold] …")
-        os.sched_setaffinity(0, cores if section == "search" else client_cores())
+        os.sched_setaffinity(0, cores if section in ("search", "doors") else client_cores())
         run: Callable[[], list[Result]] = {
             "broker": lambda: _broker(chosen.scale),
             "durable": lambda: durable(chosen.scale),
             "groups": lambda: groups(chosen.scale),
+            "doors": lambda: _doors(chosen.scale),
             "scale": lambda: [*scale.many_partitions(chosen.scale), *scale.compaction(chosen.scale)],
         }.get(section, lambda: search(chosen.scale))
         results += run()
@@ -100,6 +102,11 @@ def main() -> int:
 def _broker(scale: float) -> list[Result]:
     with senselog(PAGE_CACHE) as broker:
         return loads.broker_loads(broker, scale=scale)
+
+
+def _doors(scale: float) -> list[Result]:
+    with senselog(PAGE_CACHE, pin=False) as broker:
+        return doors(broker, seconds=5 * scale)
 
 
 if __name__ == "__main__":

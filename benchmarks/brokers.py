@@ -28,6 +28,7 @@ class Broker:
     bootstrap: str
     pid: int
     http: str | None = None
+    grpc: str | None = None
 
     def cpu_seconds(self) -> float:
         """CPU seconds (user + system) of the broker process so far, without its children (the vector worker is one)."""
@@ -83,7 +84,7 @@ def start_senselog(
     if pin:
         for thread in psutil.Process(process.pid).threads():
             os.sched_setaffinity(thread.id, {last_core()})
-    return process, Broker("senselog", places["kafka"], process.pid, places.get("http"))
+    return process, Broker("senselog", places["kafka"], process.pid, places.get("http"), places.get("grpc"))
 
 
 def stop_senselog(process: "subprocess.Popen[str]") -> None:
