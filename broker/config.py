@@ -7,6 +7,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from vector.embed.endpoint import HttpEndpoint
+
+_ENDPOINT = "vector.http."
+
 
 class ConfigError(Exception):
     """A key that does not exist or a value that does not fit; the message names the key."""
@@ -126,6 +130,7 @@ class Config(BaseModel):
     vector_openai_base_url: str | None = Field(None, description="any server with OpenAI's embeddings API")
     vector_openai_api_key_file: Path | None = Field(None, description="holds the key; default: $OPENAI_API_KEY")
     vector_openai_timeout_ms: int = Field(30_000, ge=1)
+    vector_http: dict[str, HttpEndpoint] = Field({}, description="servers that topics name as http:NAME")
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:
@@ -151,6 +156,7 @@ class Config(BaseModel):
             if not separator or not key.strip():
                 raise ConfigError(f"--set {setting}: expected key=value")
             values[key.strip()] = value.strip()
+        values = _with_endpoints(values)
         known = {_dotted(name) for name in cls.model_fields}
         for key in values:
             if key not in known:
@@ -163,6 +169,19 @@ class Config(BaseModel):
             if not key:  # several together
                 raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
             raise ConfigError(f"{key}: {first['msg']} (got {first['input']!r})") from None
+
+
+def _with_endpoints(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`vector.http.NAME.max.tokens` and its like, gathered by NAME."""
+    gathered = {key: value for key, value in values.items() if not key.startswith(_ENDPOINT)}
+    endpoints: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key.startswith(_ENDPOINT):
+            name, separator, setting = key.removeprefix(_ENDPOINT).partition(".")
+            if not separator:
+                raise ConfigError(f"{key}: expected {_ENDPOINT}NAME.SETTING, such as {_ENDPOINT}{name or 'tei'}.url")
+            endpoints.setdefault(name, {})[setting.replace(".", "_")] = value
+    return gathered | ({"vector.http": endpoints} if endpoints else {})
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from vector.extract import parse_field
 
 NO_MODEL = "none"
 """The `vector.embedding.model` of a topic whose producers send the vectors."""
-_EMBEDDING_MODEL = re.compile(r"none|hashing(:[1-9]\d{0,4})?|(local|onnx|sentence-transformers|openai):\S+", re.ASCII)
-_LATER_MODEL = re.compile(r"http:.*", re.DOTALL)
+_EMBEDDING_MODEL = re.compile(
+    r"none|hashing(:[1-9]\d{0,4})?|(local|onnx|sentence-transformers|openai):\S+|http:[\w-]+", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +47,14 @@ def _between(minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def _model(text: str) -> str:
-    if _LATER_MODEL.fullmatch(text):
-        raise ValueError(f"Not supported yet; value must be {_MODEL_FORM}")
     if not _EMBEDDING_MODEL.fullmatch(text):
         raise ValueError(f"Value must be {_MODEL_FORM}")
     return text
 
 
 _MODEL_FORM = (
-    "local:NAME, onnx:DIRECTORY, sentence-transformers:NAME, openai:NAME, none (producers send vectors), "
-    "or hashing:DIMENSIONS (for tests)"
+    "local:NAME, onnx:DIRECTORY, sentence-transformers:NAME, openai:NAME, http:NAME (the broker's vector.http.NAME), "
+    "none (producers send vectors), or hashing:DIMENSIONS (for tests)"
 )
 _boolean = _one_of("true", "false")
 

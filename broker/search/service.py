@@ -326,6 +326,7 @@ def _embed_settings(config: Config) -> EmbedSettings:
         openai_base_url=config.vector_openai_base_url,
         openai_key=key,
         timeout_s=config.vector_openai_timeout_ms / 1000,
+        endpoints=config.vector_http,
     )
 
 

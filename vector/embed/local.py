@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ TOKENS_PER_RUN = 512
 TEXTS_PER_CALL = 64
 TOKENS_PER_CALL = 4096
 NORM_MIN = 1e-12
+OPTIONAL_METADATA: Mapping[str, Any] = {"query_prefix": "", "passage_prefix": "", "matryoshka_dimensions": ()}
+"""Of model.json: what the model wants before a query and before a passage, and to how many dimensions its vectors may be cut."""
 # ONNX Runtime would turn the arithmetic of layer norm into operators that take four times as long (see bert_graph.py).
 SLOW_FUSIONS = ["LayerNormFusion", "SkipLayerNormFusion", "SimplifiedLayerNormFusion"]
 
@@ -64,24 +66,34 @@ class LocalEmbedder:
 
     texts_per_call = TEXTS_PER_CALL
     tokens_per_call = TOKENS_PER_CALL
-    symmetric = True
 
-    def __init__(self, name: str, directory: Path, *, threads: int = 0) -> None:
-        """Opens the model in `directory`. Raises ModelMissingError, EmbedError when its files cannot be used."""
+    def __init__(self, name: str, directory: Path, *, threads: int = 0, dimensions: int = 0) -> None:
+        """Opens the model in `directory`; `dimensions` 0: as many as it has, or one of its `matryoshka_dimensions`.
+
+        Raises ModelMissingError, EmbedError when its files cannot be used.
+        """
         metadata = _metadata(name, directory)
         self.name = self.provider = name
         self.revision: str = metadata["revision"]
-        self.dimensions: int = metadata["dimensions"]
+        self._made: int = metadata["dimensions"]
+        self.dimensions = dimensions if dimensions in metadata["matryoshka_dimensions"] else self._made
+        self._prefixes = {"query": metadata["query_prefix"], "passage": metadata["passage_prefix"]}
+        self.symmetric = self._prefixes["query"] == self._prefixes["passage"]
         self.max_tokens: int = metadata["max_tokens"]
         from tokenizers import Tokenizer
 
         try:
             self._tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
+            self._splitter = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
         except Exception as error:  # tokenizers raises bare Exception
             raise EmbedError(f"{directory / TOKENIZER_FILE}: {error}") from None
         self._tokenizer.no_padding()
-        self._shared_tokens = overlap(self.max_tokens)
-        self._tokenizer.enable_truncation(self.max_tokens, stride=self._shared_tokens)
+        self._tokenizer.enable_truncation(self.max_tokens)
+        prefix_tokens = max(len(self._tokenizer.encode(p, add_special_tokens=False)) for p in self._prefixes.values())
+        self._piece_tokens = self.max_tokens - prefix_tokens
+        self._shared_tokens = overlap(self._piece_tokens)
+        self._splitter.no_padding()
+        self._splitter.enable_truncation(self._piece_tokens, stride=self._shared_tokens)
         self._path = directory / MODEL_FILE
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         # Bulk calls side by side, each on its caller's thread, never wait for one another; a query alone has all cores.
@@ -91,10 +103,11 @@ class LocalEmbedder:
 
     def embed(self, texts: Sequence[str], kind: Kind) -> Float32:
         """float32[n, d] of unit length. Queries have a session of their own, so they never wait for a bulk run."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        prefix = self._prefixes[kind]
+        encodings = self._tokenizer.encode_batch_fast([prefix + text for text in texts] if prefix else list(texts))
         session = self._queries if kind == "query" else self._bulk
         order = sorted(range(len(texts)), key=lambda index: len(encodings[index].ids))
-        result = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        result = np.empty((len(texts), self._made), dtype=np.float32)
         for chosen in _runs(order, encodings):
             longest = len(encodings[chosen[-1]].ids)
             ids = np.zeros((len(chosen), longest), dtype=np.int32)
@@ -104,6 +117,7 @@ class LocalEmbedder:
                 ids[row, : len(tokens)] = tokens
                 mask[row, : len(tokens)] = 1
             result[chosen] = session.run(ids, mask)
+        result = np.ascontiguousarray(result[:, : self.dimensions])
         norms = np.linalg.norm(result, axis=1, keepdims=True)
         result /= np.maximum(norms, NORM_MIN)
         return result
@@ -117,10 +131,10 @@ class LocalEmbedder:
 
     def split(self, text: str, pieces_max: int) -> tuple[list[str], bool]:
         """Cut by the tokens that the model reads."""
-        if len(text) <= self.max_tokens - 2:  # a token is a character at least; two are the model's own
+        if len(text) <= self._piece_tokens - 2:  # a token is a character at least; two are the model's own
             return [text], True
         read = text[:CHARACTERS_READ_MAX]
-        encoding = self._tokenizer.encode(read, add_special_tokens=True)
+        encoding = self._splitter.encode(read)
         if not encoding.overflowing:
             return [read], len(read) == len(text)
         every = [encoding, *encoding.overflowing]
@@ -190,6 +204,7 @@ def _metadata(name: str, directory: Path) -> dict[str, Any]:
         raise ModelMissingError(f"the model {name} is not in {directory}: {how}")
     try:
         data: dict[str, Any] = json.loads(path.read_text())
-        return {key: data[key] for key in ("revision", "dimensions", "max_tokens")}
+        needed = {key: data[key] for key in ("revision", "dimensions", "max_tokens")}
+        return needed | {key: data.get(key, default) for key, default in OPTIONAL_METADATA.items()}
     except (OSError, ValueError, KeyError) as error:
         raise EmbedError(f"{path} cannot be read: {error}") from None

@@ -1,14 +1,13 @@
-"""Any server that speaks OpenAI's embeddings API; and what its errors mean (research/vector-search.md 4.1)."""
+"""Any server that speaks OpenAI's embeddings API."""
 
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from vector.embed.answers import classify, readable
 from vector.embed.pieces import cut_at_characters
-from vector.embed.port import EmbedError, EmbedSettings, Float32, Kind, PausedError, PoisonError, TransientError
+from vector.embed.port import EmbedSettings, Float32, Kind, PausedError, TransientError
 
 TEXTS_PER_CALL = 512  # of the 2,048 that OpenAI takes: a refusal costs less, and calls run in parallel
 TOKENS_PER_CALL = 300_000
@@ -17,11 +16,9 @@ MAX_TOKENS = 8192
 # all is counted as failed, with the server's reason.
 CHARACTERS_PER_TOKEN = 3
 CALLS_AT_ONCE = 4
-RETRY_AFTER_MAX_S = 600.0
+# A gateway's HTML page, or JSON of another shape: the SDK passes on what it runs into.
+_UNREADABLE = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
 DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
-_POISON_STATUSES = frozenset({400, 413, 422})
-_PAUSING_STATUSES = frozenset({401, 403, 404})
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
 class OpenAIEmbedder:
@@ -84,62 +81,26 @@ class OpenAIEmbedder:
         except errors.APIStatusError as error:
             reason = self._reason(_message(error))
             raise classify(self.name, error.status_code, error.code, reason, error.response.headers) from None
-        except (errors.OpenAIError, ValueError) as error:
-            # A gateway's HTML page or JSON of another shape.
+        except errors.OpenAIError as error:
+            raise TransientError(f"{self.name}: {self._reason(error)}") from None
+        except _UNREADABLE as error:
             raise TransientError(f"{self.name}: the answer cannot be read: {self._reason(error)}") from None
-        data = sorted(answer.data, key=lambda item: item.index)
-        if [item.index for item in data] != list(range(len(texts))):
-            raise TransientError(f"{self.name} answered {len(data)} vectors for {len(texts)} texts")
-        return [np.asarray(item.embedding, dtype=np.float32) for item in data]
+        return self._vectors(answer, len(texts))
+
+    def _vectors(self, answer: Any, count: int) -> list[Float32]:
+        try:
+            data = sorted(answer.data, key=lambda item: item.index)
+            if [item.index for item in data] != list(range(count)):
+                raise TransientError(f"{self.name} answered {len(data)} vectors for {count} texts")
+            return [np.asarray(item.embedding, dtype=np.float32) for item in data]
+        except _UNREADABLE as error:
+            raise TransientError(f"{self.name}: the answer cannot be read: {self._reason(error)}") from None
 
     def _reason(self, text: object) -> str:
-        """What a server says may echo the key it was sent, and is shown in status and logs."""
-        said = str(text)
-        return _first_line(said.replace(self._secret, "***") if self._secret else said)
-
-
-def classify(name: str, status: int, code: str | None, message: str, headers: Mapping[str, str]) -> EmbedError:
-    """The error that an HTTP status means: wait and try again, pause for a person, or the input is bad."""
-    text = f"{name}: HTTP {status}: {message}"
-    if code == "insufficient_quota" or status in _PAUSING_STATUSES:
-        return PausedError(text)
-    if status in _POISON_STATUSES:
-        return PoisonError(text)
-    return TransientError(text, retry_after_s(headers))
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long the server asks to wait: Retry-After in seconds, else the longer of OpenAI's x-ratelimit-reset-* ("1s", "6m0s");
-    None when it says nothing sensible: some gateways send -1."""
-    lowered = {name.lower(): value for name, value in headers.items()}
-    plain = _seconds(lowered.get("retry-after"), float)
-    if plain is not None:
-        return plain
-    resets = (_seconds(lowered.get(f"x-ratelimit-reset-{what}"), _duration) for what in ("requests", "tokens"))
-    return max((reset for reset in resets if reset is not None), default=None)
-
-
-def _seconds(text: str | None, parse: Callable[[str], float]) -> float | None:
-    try:
-        seconds = math.nan if text is None else parse(text.strip())
-    except ValueError:
-        return None
-    return min(seconds, RETRY_AFTER_MAX_S) if seconds > 0 else None
-
-
-def _duration(text: str) -> float:
-    match = _DURATION.fullmatch(text)
-    if not match or not text:
-        raise ValueError(text)
-    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+        return readable(text, self._secret)
 
 
 def _message(error: Any) -> str:
     body = error.body
     message = body.get("message") if isinstance(body, Mapping) else None
     return str(message or error.message)
-
-
-def _first_line(text: object) -> str:
-    return str(text).splitlines()[0][:300] if str(text) else "no message"

@@ -1,11 +1,13 @@
 """What an embedding provider is, and how it fails (design/vector.md, Providers and Failures)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from vector.embed.endpoint import HttpEndpoint
 
 Float32 = npt.NDArray[np.float32]
 Kind = Literal["query", "passage"]
@@ -100,11 +102,13 @@ class EmbedSettings:
     openai_base_url: str | None = None
     openai_key: str | None = None
     timeout_s: float = 30.0
+    endpoints: Mapping[str, HttpEndpoint] = field(default_factory=dict)
 
     @classmethod
-    def from_message(cls, message: Mapping[str, object]) -> "EmbedSettings":
+    def from_message(cls, message: Mapping[str, Any]) -> "EmbedSettings":
         """The inverse of `dataclasses.asdict`, for the channel."""
-        return cls(**message)  # type: ignore[arg-type]
+        endpoints = {name: HttpEndpoint(**endpoint) for name, endpoint in message["endpoints"].items()}
+        return cls(**{**message, "endpoints": endpoints})
 
     def __repr__(self) -> str:
         return f"EmbedSettings(model_directory={self.model_directory!r}, openai_base_url={self.openai_base_url!r})"

@@ -28,13 +28,17 @@ def _open(provider: str, model: str, name: str, dimensions: int, settings: Embed
         from vector.embed.local import LocalEmbedder, local_model_path
 
         directory = local_model_path(model, Path(settings.model_directory)) if provider == "local" else Path(model)
-        return LocalEmbedder(name, directory, threads=settings.threads)
+        return LocalEmbedder(name, directory, threads=settings.threads, dimensions=dimensions)
     if provider == "sentence-transformers":
         from vector.embed.sentence_transformers import SentenceTransformersEmbedder
 
-        return SentenceTransformersEmbedder(name, model, threads=settings.threads)
+        return SentenceTransformersEmbedder(name, model, threads=settings.threads, dimensions=dimensions)
     if provider == "openai":
         from vector.embed.openai import OpenAIEmbedder
 
         return OpenAIEmbedder(name, model, settings, dimensions=dimensions)
+    if provider == "http":
+        from vector.embed.http import open_http
+
+        return open_http(name, model, settings.endpoints, dimensions)
     raise PausedError(f"no provider {provider!r} for the model {name!r}")

@@ -23,8 +23,10 @@ class SentenceTransformersEmbedder:
     calls_at_once = 1
     symmetric = False
 
-    def __init__(self, name: str, model: str, *, threads: int = 0) -> None:
-        """Raises ModelMissingError when the library or the model is not on this machine; nothing is downloaded."""
+    def __init__(self, name: str, model: str, *, threads: int = 0, dimensions: int = 0) -> None:
+        """`dimensions`: the first so many of each vector, of unit length, for models trained for that (Matryoshka); 0: all.
+
+        Raises ModelMissingError when the library or the model is not on this machine; nothing is downloaded."""
         # Read when the library is imported: a broker does not reach out by itself.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         try:
@@ -35,7 +37,9 @@ class SentenceTransformersEmbedder:
         if threads:
             torch.set_num_threads(threads)
         try:
-            model_object: Any = sentence_transformers.SentenceTransformer(_path_of(model))
+            model_object: Any = sentence_transformers.SentenceTransformer(
+                _path_of(model), truncate_dim=dimensions or None
+            )
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ModelMissingError(f"sentence-transformers has no model {model!r} on this machine: {reason}") from None

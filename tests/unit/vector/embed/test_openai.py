@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vector.embed.openai import RETRY_AFTER_MAX_S, OpenAIEmbedder, retry_after_s
+from vector.embed.answers import RETRY_AFTER_MAX_S, retry_after_s
+from vector.embed.openai import OpenAIEmbedder
 from vector.embed.port import EmbedError, EmbedSettings, PausedError, PoisonError, Refusal, TransientError
 from vector.embed.scheduler import EmbedScheduler
 from vector.extract import content_hash
