@@ -9,7 +9,7 @@ MODEL := .models/all-MiniLM-L6-v2/model.int8.onnx
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run demo test check format compat oracle crash chain copier fuzz bench bench-kafka openapi stubs wheel clean
+.PHONY: help run demo test check format compat oracle crash chain copier faults fuzz bench bench-kafka openapi stubs wheel clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ chain: $(READY) ## four transactional groups in a row under kill -9 for MINUTES 
 
 copier: $(READY) ## Kafka's transactional-copier copies 100,000 records exactly once while it and the broker are killed
 	@$(BIN)/python -m tests.crash.copier
+
+faults: $(READY) ## an embedding provider that fails in every way while 100,000 records arrive: nothing is lost
+	@$(BIN)/python -m tests.faults --records $${RECORDS:-100000}
 
 fuzz: $(READY) ## arbitrary bytes against the codec and a running broker, ROUNDS rounds of new seeds
 	@for seed in $$(seq 1 $${ROUNDS:-10}); do \

@@ -169,7 +169,8 @@ def offset_ranges(records: int, share: float, count: int) -> Iterator[tuple[int,
 def retrieval(broker: Broker) -> list[Result]:
     """SciFact through the broker: nDCG@10, then latency beside recall@10 against exact search at several selectivities."""
     topic = topic_name("scifact")
-    librdkafka.create_topic(broker.bootstrap, topic, 1, **VECTORS)
+    # As the model's published figure (0.645) is made: what it reads of a text, not its pieces.
+    librdkafka.create_topic(broker.bootstrap, topic, 1, **VECTORS, **{"vector.long.text": "truncate"})
     corpus, queries, judgements = scifact()
     send = producer(broker)
     for document in corpus:

@@ -127,7 +127,7 @@ class GenerationIndex:
     async def find_model(self) -> bool:
         """Opens the model of this generation, however long that takes; whether it makes the same vectors still."""
         identity = self.generation.identity
-        scheduler = await self._parts.models.get(identity.model, identity.asked_dimensions)
+        scheduler = await self._parts.models.get(identity.model, identity.asked_dimensions, self)
         embedder = scheduler.embedder
         if (embedder.revision, embedder.dimensions) != (identity.revision, identity.dimensions):
             self.trouble = (
@@ -231,6 +231,7 @@ class GenerationIndex:
 
     async def close(self) -> None:
         """Stops indexing and closes the indexes, with a checkpoint."""
+        self._parts.models.left(self)
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

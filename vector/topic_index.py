@@ -138,9 +138,8 @@ class TopicIndex:
             return False
         current.config, current.model = new, assignment.model
         self._running.clear() if new.paused else self._running.set()
-        for index in (self.live, self.building):
-            if index is not None and index.scheduler is not None and old.paused and not new.paused:
-                index.scheduler.circuit.retry_now()
+        if old.paused and not new.paused:
+            self._parts.models.retry_now()
         self._built.set()
         self.add_partitions({p: state for p, state in assignment.states.items() if p not in current.states})
         return True

@@ -85,6 +85,7 @@ class Worker:
                 "cut_over": self._cut_over,
                 "go_back": self._go_back,
                 "rebuild": self._rebuild,
+                "retry_now": self._retry_now,
                 "embed": self._embed,
                 "stop": self._stop,
                 "ping": lambda _: None,
@@ -197,6 +198,10 @@ class Worker:
     async def _rebuild(self, topic_id: bytes) -> None:
         await self._topic(topic_id).rebuild()
 
+    def _retry_now(self, _: bytes) -> None:
+        assert self._parts is not None
+        self._parts.models.retry_now()
+
     async def _embed(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Texts by a model or by that of a topic's live generation, as it embeds queries."""
         assert self._parts is not None
@@ -205,7 +210,9 @@ class Worker:
             if scheduler is None:
                 raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the model is loading")
         else:
-            scheduler = await self._parts.models.get(message["model"], 0)
+            scheduler = self._parts.models.opened(message["model"])
+            if scheduler is None:  # opening whatever is named would fill the memory
+                raise KafkaError(ErrorCode.RESOURCE_NOT_FOUND, f"model: no topic is embedded by {message['model']}")
         texts = [scheduler.embedder.split(text, 1)[0][0] for text in message["texts"]]
         vectors = await scheduler.query(texts, [content_hash(text) for text in texts])
         return {

@@ -79,7 +79,8 @@ def _shown(topic: str, found: Any) -> Any:
         lines.append(Text(found.trouble, style="red"))
     lines.append(Text(_progress(found)))
     cost = _cost(found.detail or {})
-    return Group(*lines, *([Text(cost)] if cost else []), Text(""), _partitions(found))
+    more = [*([cost] if cost else []), *_generations(found.detail or {})]
+    return Group(*lines, *(Text(line) for line in more), Text(""), _partitions(found))
 
 
 def _state(found: Any) -> str:
@@ -123,6 +124,28 @@ def _cost(detail: Any) -> str:
     if detail.get("sampled_recall_at_10") is not None:
         parts.append(f"recall@10 {detail['sampled_recall_at_10']:.3f} (sampled)")
     return " · ".join(parts)
+
+
+def _generations(detail: Any) -> list[str]:
+    """The one that is built beside the one that is searched, and the one that was before it."""
+    generations = detail.get("generations") or {}
+    lines = []
+    building, previous = generations.get("building"), generations.get("previous")
+    if building:
+        parts = [f"generation {building['generation']} is built: {building['identity']['model']}"]
+        parts.append(f"{building['progress']:.1%} of {building['records']:,} records")
+        if building["eta_s"] is not None and building["progress"] < 1:
+            parts.append(f"about {_duration(building['eta_s'])} left")
+        if building["trouble"]:
+            parts.append(building["trouble"])
+        elif building["progress"] >= 1 and building["waits_for_command"]:
+            parts.append("`senselog vector cutover` searches it")
+        lines.append(" · ".join(parts))
+    if previous and not (building and building["generation"] == previous["generation"]):
+        lines.append(
+            f"generation {previous['generation']} is kept: {previous['identity']['model']}; `senselog vector rollback`"
+        )
+    return lines
 
 
 def _size(size: float) -> str:

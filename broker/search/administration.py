@@ -1,5 +1,6 @@
 """What people do with the index of a topic, behind every door: see what failed, retry it, pause, change the model, go back."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, Self
@@ -17,6 +18,7 @@ from vector.request import QUERIES_MAX, Query, VectorsNotEnabled
 FAILURES_MAX = 1000
 """Of one page."""
 EMBED_TEXTS_MAX = QUERIES_MAX
+_DEFAULT = ("vector.cutover", "auto")
 
 
 class Worker(Protocol):
@@ -81,9 +83,11 @@ class VectorAdministration:
         """Stops indexing until `resume`, over restarts too: it is the topic's config vector.paused. Searches go on."""
         self._set(name, {"vector.paused": "true"})
 
-    def resume(self, name: str) -> None:
-        """Goes on indexing."""
+    async def resume(self, name: str) -> None:
+        """Goes on indexing, and tries at once what waits out a failure: its cause has been mended."""
         self._set(name, {"vector.paused": None})
+        with contextlib.suppress(KafkaError):  # a worker that starts anew waits for nothing
+            await self._worker.ask("retry_now", self._topic(name).topic_id)
 
     async def retry(self, name: str) -> None:
         """Tries again to index what failed: the generation is built anew beside the live one, which embeds only what is not known,
@@ -115,7 +119,7 @@ class VectorAdministration:
         before = self._meaning(topic)
         changes = {key: value for key, value in wanted.items() if value is not None}
         if changes:
-            self._set(name, dict(changes))
+            self._set(name, {key: None if (key, value) == _DEFAULT else value for key, value in changes.items()})
         if self._meaning(topic) == before:
             await self._worker.ask("rebuild", topic.topic_id)
 
@@ -160,6 +164,8 @@ class VectorAdministration:
         for text in texts:
             Query(text=text)  # checked as one
         if model is not None:
+            if not self._access.any_topic(Operation.READ):
+                raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
             try:
                 TOPIC_KEYS["vector.embedding.model"].validator(model)
             except ValueError as error:

@@ -32,9 +32,13 @@ CACHE_BYTES_MAX = 64 * 1024 * 1024
 CACHE_ENTRY_OVERHEAD_BYTES = 250
 PROBE_POLL_S = 0.05
 """While one call tries whether the provider works again, the others look this often whether it does."""
+COOLDOWN_POLL_S = 0.25
+"""A cooldown may end early, when a person says so."""
 PLAIN_TEXT = "This is a plain text."
 """A provider that refuses it refuses everything: the fault is in the configuration, not in the records."""
 FAILURES_SHOWN_MAX = 20
+REFUSALS_KEPT_MAX = 10_000
+"""Logs repeat themselves, also what no model takes: each time it would be looked for by halving a batch."""
 # A query for a text that is being embedded at this moment, alone or nearly so, waits for that call.
 SMALL_CALL_TEXTS = 8
 BULK_NICENESS = 10
@@ -100,6 +104,7 @@ class EmbedScheduler:
         self.counters = EmbedCounters()
         self.failures: deque[str] = deque(maxlen=FAILURES_SHOWN_MAX)
         self._cache = VectorCache() if cache is None else cache
+        self._refused: OrderedDict[bytes, Refusal] = OrderedDict()
         self._flying: dict[bytes, asyncio.Future[Float32 | Refusal]] = {}
         self._small: set[bytes] = set()
         self._jobs: list[_Job] = []
@@ -126,7 +131,7 @@ class EmbedScheduler:
     async def vectors(self, texts: Mapping[bytes, str], *, background: bool = False) -> dict[bytes, Float32 | Refusal]:
         """float32[d] for each text by content hash, or why it has none. Waits as long as the provider is down.
 
-        `background`: behind everything else.
+        `background`: behind everything else, and what was refused lately is tried again.
         """
         found: dict[bytes, Float32 | Refusal] = {}
         flying: dict[bytes, asyncio.Future[Float32 | Refusal]] = {}
@@ -137,6 +142,10 @@ class EmbedScheduler:
             if known is not None:
                 self.counters.cache_hits += 1
                 found[content] = known
+                continue
+            refused = None if background else self._refused.get(content)
+            if refused is not None:
+                found[content] = refused
                 continue
             future = self._flying.get(content)
             if future is None:
@@ -268,7 +277,8 @@ class EmbedScheduler:
         loop = asyncio.get_running_loop()
         token = self.circuit.enter(loop.time())
         while token is None:
-            await asyncio.sleep(self.circuit.cooldown_s(loop.time()) or PROBE_POLL_S)
+            cooldown_s = self.circuit.cooldown_s(loop.time())
+            await asyncio.sleep(min(cooldown_s, COOLDOWN_POLL_S) if cooldown_s else PROBE_POLL_S)
             token = self.circuit.enter(loop.time())
         started = loop.time()
         try:
@@ -305,7 +315,10 @@ class EmbedScheduler:
     def _poison(self, content: bytes, reason: str) -> None:
         self.counters.poisoned += 1
         self.failures.append(reason)
-        self._resolve(content, Refusal(reason))
+        refusal = self._refused[content] = Refusal(reason)
+        while len(self._refused) > REFUSALS_KEPT_MAX:
+            self._refused.popitem(last=False)
+        self._resolve(content, refusal)
 
     def _resolve(self, content: bytes, outcome: Float32 | Refusal) -> None:
         self._small.discard(content)

@@ -147,7 +147,7 @@ def test_what_is_no_entry_is_passed_over() -> None:
     assert decode(json.dumps({**name, "offset": "x"}).encode(), None) is None
 
 
-def test_pausing_is_a_topic_config_and_so_survives_restarts() -> None:
+async def test_pausing_is_a_topic_config_and_so_survives_restarts() -> None:
     world = World()
     world.create()
     world.administration.pause("logs")
@@ -156,7 +156,8 @@ def test_pausing_is_a_topic_config_and_so_survives_restarts() -> None:
     assert topic is not None
     assert topic.vector is not None
     assert topic.vector.paused
-    world.administration.resume("logs")
+    await world.administration.resume("logs")
+    assert world.worker.asked == [("retry_now", topic.topic_id)]
     assert topic.configs == {"vector.enabled": "true"}
     assert not topic.vector.paused
 
@@ -166,7 +167,7 @@ def test_administration_names_what_is_wrong() -> None:
     world.create()
     world.topics.create("plain", 1, {})
     for name, code in (("nowhere", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION), ("plain", ErrorCode.INVALID_CONFIG)):
-        for call in (world.administration.pause, world.administration.resume, world.administration.failures):
+        for call in (world.administration.pause, world.administration.failures):
             with pytest.raises(KafkaError) as caught:
                 call(name)
             assert caught.value.code == code

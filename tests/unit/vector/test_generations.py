@@ -329,6 +329,25 @@ async def test_a_model_changed_again_drops_what_was_being_built(worker: Worker, 
     assert counts(topic) == (40, 0)
 
 
+async def test_a_model_that_nobody_uses_any_more_is_closed(
+    worker: Worker, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vector.models.CLOSE_AFTER_S", 0.0)
+    topic = worker.topic("one")
+    worker.append(topic, *LINES)
+    await until(lambda: indexed(topic, log))
+    topic.take_over(worker.assignment("two"))
+    await until(lambda: live_number(topic) == 2)
+    models = worker.parts.models
+    await until(lambda: models.opened("one") is None)
+    assert models.opened("two") is not None
+    await topic.go_back()
+    topic.take_over(worker.assignment("one"))
+    await until(lambda: live_number(topic) == 1)
+    worker.append(topic, "disk again")
+    await until(lambda: indexed(topic, log))
+
+
 async def test_pausing_stops_indexing_and_not_searching(worker: Worker, log: Log) -> None:
     topic = worker.topic("one")
     worker.append(topic, *LINES)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vector.embed.hashing import HashingEmbedder
-from vector.embed.port import Float32, Kind, estimated_tokens
+from vector.embed.port import Float32, Kind, PausedError, PoisonError, Refusal, estimated_tokens
 from vector.embed.scheduler import EmbedScheduler
 from vector.extract import content_hash
 
@@ -45,3 +45,55 @@ def test_calls_keep_to_their_limits_and_hold_texts_of_like_length(texts: set[str
     lengths = [len(text) for call in embedder.calls for text in call]
     assert lengths == sorted(lengths)
     assert sorted(text for call in embedder.calls for text in call) == sorted(texts)
+
+
+class Keyless(HashingEmbedder):
+    """Without a key until it has one."""
+
+    def __init__(self) -> None:
+        super().__init__("hashing:16", 16)
+        self.key = False
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Float32:
+        if not self.key:
+            raise PausedError("no key")
+        return super().embed(texts, kind)
+
+
+async def test_calls_that_wait_out_a_pause_go_on_when_a_person_says_so() -> None:
+    """They slept through it: `senselog vector resume` had no effect for half a minute."""
+    embedder = Keyless()
+    scheduler = EmbedScheduler(embedder)
+    waiting = asyncio.create_task(scheduler.vectors({content_hash("text"): "text"}))
+    async with asyncio.timeout(20):
+        while not scheduler.circuit.paused:
+            await asyncio.sleep(0.001)
+        embedder.key = True
+        await asyncio.sleep(0.01)  # the call sleeps now
+        scheduler.circuit.retry_now()
+        await waiting
+    scheduler.close()
+
+
+class Picky(SmallCalls):
+    """Refuses one text."""
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Float32:
+        vectors = super().embed(texts, kind)
+        if "poison" in texts:
+            raise PoisonError("refused")
+        return vectors
+
+
+async def test_a_refused_text_that_comes_again_costs_no_call() -> None:
+    """Unless it is tried again on purpose, as a rebuild does."""
+    embedder = Picky()
+    scheduler = EmbedScheduler(embedder)
+    poison = {content_hash("poison"): "poison"}
+    assert isinstance((await scheduler.vectors(poison))[content_hash("poison")], Refusal)
+    calls = len(embedder.calls)
+    assert isinstance((await scheduler.vectors(poison))[content_hash("poison")], Refusal)
+    assert len(embedder.calls) == calls
+    await scheduler.vectors(poison, background=True)
+    assert len(embedder.calls) > calls
+    scheduler.close()

@@ -1,0 +1,1 @@
+"""A day of faults of an embedding provider, in minutes."""
