@@ -91,11 +91,11 @@ class Persistence:
         stored = self._stored.get(key)
         if stored is None:
             stored = self._stored[key] = StoredIndex(self._store, _prefix(*key))
+        if stored.stored is not None and index.sealed_identities == tuple(entry.identity for entry in stored.stored):
+            return True
         snapshot = await self._in_index_thread(index.snapshot)
         if snapshot is None:
             return False
-        if snapshot.manifest.entries == stored.stored:
-            return True
         if self._live.get(topic.topic_id) != generation.number:
             await self._in_thread(self._put_generation, topic.topic_id, generation)
         try:

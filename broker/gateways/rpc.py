@@ -3,7 +3,8 @@
 Only `broker.app` imports this, when the door is to open: gRPC brings 15 MB of native code.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -18,7 +19,14 @@ from broker.config import format_address
 from broker.gateways.authentication import authenticate
 from broker.gateways.limit import MAX_BODY_BYTES, REQUESTS_MAX
 from broker.gateways.rpc_errors import abort
-from broker.gateways.rpc_translate import batch_response, index_status, search_request, single_response
+from broker.gateways.rpc_translate import (
+    batch_response,
+    failures_options,
+    failures_response,
+    index_status,
+    search_request,
+    single_response,
+)
 from broker.security.access import Access
 from broker.security.logins import WrongCredentials
 from protocol.errors import ErrorCode, KafkaError
@@ -35,6 +43,7 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),  # gRPC's default lets a second broker take half of the calls
 )
 
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 logger = structlog.get_logger(__name__)
 
 
@@ -52,6 +61,55 @@ class _VectorSearch(stubs.VectorSearchServicer):
 
     async def GetIndexStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await self._answer(context, request, lambda: self._status(request, context))
+
+    async def ListFailures(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer(context, request, lambda: self._failures(request, context))
+
+    async def Retry(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._command("retry", request, context)
+
+    async def Pause(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._command("pause", request, context)
+
+    async def Resume(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._command("resume", request, context)
+
+    async def Reembed(self, request: Any, context: Any) -> Any:  # noqa: N802
+        options = {field.name: value for field, value in request.ListFields() if field.name != "topic"}
+        return await self._command("reembed", request, context, options)
+
+    async def CutOver(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._command("cut_over", request, context)
+
+    async def RollBack(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._command("roll_back", request, context)
+
+    async def Embed(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer(context, request, lambda: self._embed(request, context))
+
+    async def _command(self, name: str, request: Any, context: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Any:
+        async def work() -> Any:
+            search, access = self._services.search, await self._access(context)
+            outcome = getattr(search.administration.by(access), name)(request.topic, **options)
+            if outcome is not None:
+                await outcome
+            return index_status(await search.status(request.topic, access))
+
+        return await self._answer(context, request, work)
+
+    async def _failures(self, request: Any, context: Any) -> Any:
+        administration = self._services.search.administration.by(await self._access(context))
+        return failures_response(administration.failures(request.topic, **failures_options(request)))
+
+    async def _embed(self, request: Any, context: Any) -> Any:
+        by = request.WhichOneof("by")
+        administration = self._services.search.administration.by(await self._access(context))
+        model, vectors = await administration.embed(
+            list(request.texts),
+            topic=request.topic if by == "topic" else None,
+            model=request.model if by == "model" else None,
+        )
+        return messages.EmbedResponse(model=model, vectors=[messages.Vector(values=vector) for vector in vectors])
 
     async def _search(self, request: Any, context: Any) -> Any:
         wanted = search_request(request.topic, [request.query], request.options, context.time_remaining())

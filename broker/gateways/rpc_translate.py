@@ -276,3 +276,23 @@ def _partition_status(row: Mapping[str, Any]) -> Any:
                       "sampled_recall_at_10"))  # fmt: skip
     told.skipped = sum(row.get("skipped", {}).values())
     return told
+
+
+def failures_options(request: Any) -> dict[str, Any]:
+    """Which failures are asked for, in the words of `VectorAdministration.failures`."""
+    after = (request.after.partition, request.after.offset) if request.HasField("after") else None
+    given = {name: _given(request, name) for name in ("partition", "generation")}
+    return {**given, "after": after, "limit": _given(request, "limit", 100)}
+
+
+def failures_response(found: Mapping[str, Any]) -> Any:
+    """A page of failures as a message."""
+    names = ("partition", "offset", "records", "reason", "model", "generation", "failed_at_ms")
+    rows = []
+    for document in found["failures"]:
+        rows.append(messages.Failure())
+        _fill(rows[-1], document, names)
+    response = messages.ListFailuresResponse(total=found["total"], failures=rows)
+    if found["next"] is not None:
+        response.next.partition, response.next.offset = found["next"]
+    return response

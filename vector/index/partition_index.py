@@ -301,6 +301,12 @@ class PartitionIndex:
         self._plan_not_before = self._monotonic() + BUILD_RETRY_S
         remove(self.directory, sealed_file_names(task.identity))
 
+    @property
+    def sealed_identities(self) -> tuple[int, ...]:
+        """Of the segments that a snapshot holds. Any thread."""
+        sealed = takewhile(lambda segment: isinstance(segment, SealedSegment), self._segments)
+        return tuple(segment.identity for segment in sealed)
+
     def snapshot(self) -> Snapshot | None:
         """What an object store can keep: the sealed segments up to the first that is not; None while there are none."""
         sealed = list(takewhile(lambda segment: isinstance(segment, SealedSegment), self._segments))

@@ -317,6 +317,90 @@ class GetIndexStatusRequest(_message.Message):
     topic: str
     def __init__(self, topic: _Optional[str] = ...) -> None: ...
 
+class IndexRequest(_message.Message):
+    __slots__ = ("topic",)
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    def __init__(self, topic: _Optional[str] = ...) -> None: ...
+
+class ReembedRequest(_message.Message):
+    __slots__ = ("topic", "model", "field", "dimensions", "long_text", "metric", "cutover")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    LONG_TEXT_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    CUTOVER_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    model: str
+    field: str
+    dimensions: int
+    long_text: str
+    metric: str
+    cutover: str
+    def __init__(self, topic: _Optional[str] = ..., model: _Optional[str] = ..., field: _Optional[str] = ..., dimensions: _Optional[int] = ..., long_text: _Optional[str] = ..., metric: _Optional[str] = ..., cutover: _Optional[str] = ...) -> None: ...
+
+class ListFailuresRequest(_message.Message):
+    __slots__ = ("topic", "partition", "generation", "after", "limit")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    generation: int
+    after: RecordId
+    limit: int
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., generation: _Optional[int] = ..., after: _Optional[_Union[RecordId, _Mapping]] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListFailuresResponse(_message.Message):
+    __slots__ = ("total", "failures", "next")
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    total: int
+    failures: _containers.RepeatedCompositeFieldContainer[Failure]
+    next: RecordId
+    def __init__(self, total: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., next: _Optional[_Union[RecordId, _Mapping]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("partition", "offset", "records", "reason", "model", "generation", "failed_at_ms")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    FAILED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    offset: int
+    records: int
+    reason: str
+    model: str
+    generation: int
+    failed_at_ms: int
+    def __init__(self, partition: _Optional[int] = ..., offset: _Optional[int] = ..., records: _Optional[int] = ..., reason: _Optional[str] = ..., model: _Optional[str] = ..., generation: _Optional[int] = ..., failed_at_ms: _Optional[int] = ...) -> None: ...
+
+class EmbedRequest(_message.Message):
+    __slots__ = ("texts", "topic", "model")
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    topic: str
+    model: str
+    def __init__(self, texts: _Optional[_Iterable[str]] = ..., topic: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+
+class EmbedResponse(_message.Message):
+    __slots__ = ("model", "vectors")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    vectors: _containers.RepeatedCompositeFieldContainer[Vector]
+    def __init__(self, model: _Optional[str] = ..., vectors: _Optional[_Iterable[_Union[Vector, _Mapping]]] = ...) -> None: ...
+
 class IndexStatus(_message.Message):
     __slots__ = ("topic", "topic_id", "enabled", "state", "reason", "model", "lag", "lag_ms", "rate_per_s", "eta_s", "progress", "indexed", "skipped", "failed", "segments", "saved_by_dedupe", "memory_bytes", "disk_bytes", "sampled_recall_at_10", "embedder", "partitions")
     TOPIC_FIELD_NUMBER: _ClassVar[int]

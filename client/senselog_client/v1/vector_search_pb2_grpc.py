@@ -49,6 +49,46 @@ class VectorSearchStub:
                 request_serializer=senselog__client_dot_v1_dot_vector__search__pb2.GetIndexStatusRequest.SerializeToString,
                 response_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
                 _registered_method=True)
+        self.ListFailures = channel.unary_unary(
+                '/senselog.v1.VectorSearch/ListFailures',
+                request_serializer=senselog__client_dot_v1_dot_vector__search__pb2.ListFailuresRequest.SerializeToString,
+                response_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.ListFailuresResponse.FromString,
+                _registered_method=True)
+        self.Retry = channel.unary_unary(
+                '/senselog.v1.VectorSearch/Retry',
+                request_serializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.SerializeToString,
+                response_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/senselog.v1.VectorSearch/Pause',
+                request_serializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.SerializeToString,
+                response_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/senselog.v1.VectorSearch/Resume',
+                request_serializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.SerializeToString,
+                response_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+                _registered_method=True)
+        self.Reembed = channel.unary_unary(
+                '/senselog.v1.VectorSearch/Reembed',
+                request_serializer=senselog__client_dot_v1_dot_vector__search__pb2.ReembedRequest.SerializeToString,
+                response_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+                _registered_method=True)
+        self.CutOver = channel.unary_unary(
+                '/senselog.v1.VectorSearch/CutOver',
+                request_serializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.SerializeToString,
+                response_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+                _registered_method=True)
+        self.RollBack = channel.unary_unary(
+                '/senselog.v1.VectorSearch/RollBack',
+                request_serializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.SerializeToString,
+                response_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+                _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/senselog.v1.VectorSearch/Embed',
+                request_serializer=senselog__client_dot_v1_dot_vector__search__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.EmbedResponse.FromString,
+                _registered_method=True)
 
 
 class VectorSearchServicer:
@@ -75,6 +115,62 @@ class VectorSearchServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFailures(self, request, context):
+        """Records that could not be indexed, and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retry(self, request, context):
+        """Tries again to index what failed: the index is built anew beside the live one and takes its place. All commands answer at once;
+        what takes time goes on in the background, and the status shows it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Stops indexing until Resume; searches go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reembed(self, request, context):
+        """Builds the next generation of the index from the log, beside the live one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CutOver(self, request, context):
+        """Searches the generation that is being built from now on, complete or not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBack(self, request, context):
+        """Searches the previous generation again, as soon as it has caught up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """Embeds texts as queries are embedded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VectorSearchServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +188,46 @@ def add_VectorSearchServicer_to_server(servicer, server):
                     servicer.GetIndexStatus,
                     request_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.GetIndexStatusRequest.FromString,
                     response_serializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.SerializeToString,
+            ),
+            'ListFailures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFailures,
+                    request_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.ListFailuresRequest.FromString,
+                    response_serializer=senselog__client_dot_v1_dot_vector__search__pb2.ListFailuresResponse.SerializeToString,
+            ),
+            'Retry': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retry,
+                    request_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.FromString,
+                    response_serializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.FromString,
+                    response_serializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.FromString,
+                    response_serializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.SerializeToString,
+            ),
+            'Reembed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reembed,
+                    request_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.ReembedRequest.FromString,
+                    response_serializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.SerializeToString,
+            ),
+            'CutOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.CutOver,
+                    request_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.FromString,
+                    response_serializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.SerializeToString,
+            ),
+            'RollBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBack,
+                    request_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.FromString,
+                    response_serializer=senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=senselog__client_dot_v1_dot_vector__search__pb2.EmbedRequest.FromString,
+                    response_serializer=senselog__client_dot_v1_dot_vector__search__pb2.EmbedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +311,222 @@ class VectorSearch:
             '/senselog.v1.VectorSearch/GetIndexStatus',
             senselog__client_dot_v1_dot_vector__search__pb2.GetIndexStatusRequest.SerializeToString,
             senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFailures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/senselog.v1.VectorSearch/ListFailures',
+            senselog__client_dot_v1_dot_vector__search__pb2.ListFailuresRequest.SerializeToString,
+            senselog__client_dot_v1_dot_vector__search__pb2.ListFailuresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/senselog.v1.VectorSearch/Retry',
+            senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.SerializeToString,
+            senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/senselog.v1.VectorSearch/Pause',
+            senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.SerializeToString,
+            senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/senselog.v1.VectorSearch/Resume',
+            senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.SerializeToString,
+            senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reembed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/senselog.v1.VectorSearch/Reembed',
+            senselog__client_dot_v1_dot_vector__search__pb2.ReembedRequest.SerializeToString,
+            senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CutOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/senselog.v1.VectorSearch/CutOver',
+            senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.SerializeToString,
+            senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/senselog.v1.VectorSearch/RollBack',
+            senselog__client_dot_v1_dot_vector__search__pb2.IndexRequest.SerializeToString,
+            senselog__client_dot_v1_dot_vector__search__pb2.IndexStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/senselog.v1.VectorSearch/Embed',
+            senselog__client_dot_v1_dot_vector__search__pb2.EmbedRequest.SerializeToString,
+            senselog__client_dot_v1_dot_vector__search__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,
