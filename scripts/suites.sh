@@ -13,6 +13,7 @@ repository="$PWD"
 logs="${LOGS:-$(mktemp -d)}"
 mkdir -p "$logs"
 broker="" # its process id
+AUTHORIZER=(allow.everyone.if.no.acl.found=true authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer)
 
 start_broker() { # SETTING=VALUE…: sets bootstrap
   local settings=()
@@ -44,22 +45,25 @@ kafka_home() { # a folder with bin/kafka-*.sh as the tests of librdkafka call th
 }
 
 run_librdkafka() {
-  local tests="$checkout/tests" name number count
+  local tests="$checkout/tests" name number count settings=()
+  # The tests of topics that nobody creates are a scenario of their own: 0107 0111.
+  [ "${TEST_SCENARIO:-}" != noautocreate ] || settings=(auto.create.topics.enable=false)
   if [ ! -x "$tests/test-runner" ]; then
-    echo "Building librdkafka's tests …"
+    echo "Building librdkafka's tests, with one replica for topics that are to have three …"
+    sed -i -E 's/(create_topic_wait_exists\(.*), 3, 5000\)/\1, 1, 5000)/; s/(create_topic\(.*), 3\);/\1, 1);/' "$tests"/0*.c "$tests"/0*.cpp
     (cd "$checkout" && ./configure --disable-curl --disable-sasl && make libs && make -C tests build) > "$logs/build.log" 2>&1
   fi
   # As trivup, its own launcher, sets up a Kafka.
-  start_broker num.partitions=4 group.initial.rebalance.delay.ms=100 allow.everyone.if.no.acl.found=true \
-    authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-  echo "bootstrap.servers=$bootstrap" > "$logs/test.conf"
+  start_broker num.partitions=4 group.initial.rebalance.delay.ms=100 "${AUTHORIZER[@]}" "${settings[@]}"
+  # Tests that call Kafka's tools start a JVM each time, within limits that do not count on it.
+  printf 'bootstrap.servers=%s\ntest.timeout.multiplier=%s\n' "$bootstrap" "${TIMEOUT_MULTIPLIER:-2}" > "$logs/test.conf"
   export BROKERS="$bootstrap" LD_LIBRARY_PATH="$checkout/src:$checkout/src-cpp" RDKAFKA_TEST_CONF="$logs/test.conf" TEST_KAFKA_VERSION="${TEST_KAFKA_VERSION:-4.0.0}"
   [ -n "${KAFKA_LAUNCHER:-}" ] && KAFKA_PATH="$(kafka_home)" && export KAFKA_PATH
   # Every test that is neither local (it needs no broker) nor manual; several share a number, and the runner selects by number.
   [ $# -gt 0 ] || set -- $(sed -n '/^struct test tests/,/^};/p' "$tests/test.c" | tr '\n' ' ' | sed 's/_TEST(/\n&/g' \
     | grep -vE 'TEST_F_LOCAL|TEST_F_MANUAL' | sed -n 's/^_TEST(\([0-9]\{4\}\)_.*/\1/p' | sort -u)
   for number in "$@"; do
-    (cd "$tests" && TESTS="$number" timeout -k 5 "${TEST_TIMEOUT_S:-240}" ./test-runner -p1 -L ${RUNNER_OPTIONS:-}) > "$logs/$number.log" 2>&1 || true
+    (cd "$tests" && TESTS="$number" timeout -k 5 "${TEST_TIMEOUT_S:-600}" ./test-runner -p1 -L ${TEST_SCENARIO:+-s $TEST_SCENARIO} ${RUNNER_OPTIONS:-}) > "$logs/$number.log" 2>&1 || true
     sed 's/\x1b\[[0-9;]*m//g' "$logs/$number.log" | sed -n 's/^| *\([0-9]\{4\}_[a-z0-9_]*\) *| *\([A-Z]*\) *|.*$/\2 \1/p' \
       > "$logs/$number.result"
     [ -s "$logs/$number.result" ] || echo "DIED $number" > "$logs/$number.result" # killed by the time limit or a signal: no summary
@@ -72,12 +76,13 @@ run_librdkafka() {
 }
 
 run_kafka_python() {
-  local environment="$repository/.venv-compat/kafka-python-suite"
+  local environment="$repository/.compat/kafka-python-suite"
   if [ ! -x "$environment/bin/pytest" ]; then
     python3 -m venv "$environment"
     "$environment/bin/pip" install --quiet pytest pytest-mock pytest-timeout py lz4 python-snappy zstandard crc32c xxhash
   fi
-  start_broker node.id=0 num.partitions=4 group.initial.rebalance.delay.ms=0 group.min.session.timeout.ms=1000 # as its own fixture sets up a Kafka
+  # As its own fixture sets up a Kafka.
+  start_broker node.id=0 num.partitions=4 group.initial.rebalance.delay.ms=0 group.min.session.timeout.ms=1000 "${AUTHORIZER[@]}"
   [ $# -gt 0 ] || set -- test/integration --deselect test/integration/test_ssl_integration.py # which starts brokers of its own
   (cd "$checkout" && KAFKA_ROOT="$logs" KAFKA_URI="kafka://$bootstrap" KAFKA_VERSION="${KAFKA_VERSION:-4.3.0}" "$environment/bin/python" -m pytest \
     -q -rfEs -p no:cacheprovider -o log_level=WARNING "$@") 2>&1 | tee "$logs/kafka-python.log"
@@ -90,7 +95,7 @@ run_franz_go() {
     for test in TestGroupETL TestTxnEtl; do
       start_broker group.initial.rebalance.delay.ms=0
       (cd "$checkout/pkg/kgo" && KGO_SEEDS="$bootstrap" KGO_TEST_RF=1 KGO_TEST_RECORDS="${RECORDS:-100000}" timeout 1800 \
-        "$logs/kgo.test" -test.run "^$test\$" -test.timeout 30m) > "$logs/$test-$round.log" 2>&1 \
+        "$logs/kgo.test" -test.v -test.run "^$test\$" -test.timeout 30m) > "$logs/$test-$round.log" 2>&1 \
         && echo "PASSED $test, round $round" || { echo "FAILED $test, round $round: $logs/$test-$round.log"; }
       stop_broker || true
     done

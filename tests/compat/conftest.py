@@ -20,6 +20,12 @@ from tests.compat.roster import CLIENTS, KAFKA, Client
 from tests.integration.raw import RawConnection
 
 EVENTUALLY_S = 60
+# Members of the consumer protocol have their times from the broker: those that the drivers use in the classic one.
+CONSUMER_PROTOCOL = [
+    f"group.consumer.{bound}{key}"
+    for bound in ("", "min.")
+    for key in ("session.timeout.ms=6000", "heartbeat.interval.ms=500")
+]
 # The client that prepares and checks what a test is not about.
 HOUSE = next(client for client in CLIENTS if client.name == "confluent-kafka 2.16.1")
 
@@ -71,13 +77,20 @@ def _possible(request: pytest.FixtureRequest) -> None:
         pytest.skip(f"{table.NOT_YET}: the broker does not advertise API {', '.join(map(str, lacking))}")
 
 
-@pytest.fixture(scope="session")
-def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """HOST:PORT of a fresh Senselog, set up as Kafka's test brokers are."""
-    broker = BrokerProcess(tmp_path_factory.mktemp("senselog"), "group.initial.rebalance.delay.ms=0", "storage.sync=os")
+@contextlib.contextmanager
+def senselog(directory: Path, *settings: str) -> Iterator[str]:
+    """HOST:PORT of a fresh Senselog, set up as Kafka's test brokers are; it must also end well."""
+    broker = BrokerProcess(directory, "group.initial.rebalance.delay.ms=0", "storage.sync=os", *settings)
     broker.start()
     yield broker.bootstrap
     assert broker.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The broker of all clients."""
+    with senselog(tmp_path_factory.mktemp("senselog"), *CONSUMER_PROTOCOL) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -150,8 +163,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of a fresh Apache Kafka."""
     if not KAFKA.exists():
         pytest.skip(f"no Apache Kafka at {KAFKA} (set KAFKA_LAUNCHER)")
-    environment = {**os.environ, "KAFKA_HOME_DIR": str(tmp_path_factory.mktemp("kafka"))}
+    home = tmp_path_factory.mktemp("kafka")
+    environment = {"KAFKA_HEAP": "-Xms256m -Xmx512m", **os.environ, "KAFKA_HOME_DIR": str(home)}
     port = free_port()
-    subprocess.run([str(KAFKA), "up", str(port)], env=environment, check=True, capture_output=True, timeout=120)
+    up = subprocess.run([str(KAFKA), "up", str(port)], env=environment, capture_output=True, timeout=120, check=False)
+    assert up.returncode == 0, up.stderr + b"".join(log.read_bytes()[-3000:] for log in home.glob("*.log"))
     yield f"127.0.0.1:{port}"
     subprocess.run([str(KAFKA), "down"], env=environment, check=True)

@@ -130,7 +130,13 @@ CLIENTS = (
     ),
     Client(
         "Java 4.3.0",
-        ("java", "-cp", f"{ENVIRONMENTS / 'java'}:{KAFKA.parent / 'libs'}/*", "JavaDriver"),
+        (
+            "java",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-cp",
+            f"{ENVIRONMENTS / 'java'}:{KAFKA.parent / 'libs'}/*",
+            "JavaDriver",
+        ),
         ENVIRONMENTS / "java" / "JavaDriver.class",
         environment={"JDK_JAVA_OPTIONS": "-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"},
     ),

@@ -6,6 +6,8 @@ import {
 } from "@platformatic/kafka";
 import { eventually, HEARTBEAT_MS, serve, SESSION_TIMEOUT_MS, text, tls, TIMEOUT_MS } from "./common.js";
 
+// Without them it says that it is producer 0 of epoch 0, and is fenced where the transactional id has been used before.
+const NEW = { producerId: -1n, producerEpoch: -1 };
 let base;
 const producers = {}; // name: { producer, transaction }
 const members = {};
@@ -61,7 +63,7 @@ await serve({
     const producer = new Producer({
       ...base, serializers: stringSerializers, idempotent, acks: -1, compression: codec, ...(transactionalId && { transactionalId }),
     });
-    if (transactionalId) await producer.initIdempotentProducer({});
+    if (transactionalId) await producer.initIdempotentProducer(NEW);
     producers[name] = { producer };
   },
   async send({ name, topic, partition, records }) {
@@ -73,7 +75,7 @@ await serve({
     return messages.map((_, index) => Number(offsets[0].offset) + index);
   },
   close_producer: ({ name }) => producers[name].producer.close(true),
-  async begin({ name }) { producers[name].transaction = await producers[name].producer.beginTransaction(); },
+  async begin({ name }) { producers[name].transaction = await producers[name].producer.beginTransaction(NEW); },
   async commit({ name }) { await producers[name].transaction.commit(); delete producers[name].transaction; },
   async abort({ name }) { await producers[name].transaction.abort(); delete producers[name].transaction; },
   async read({ topic, start: from, count, committed, timeout_s: timeoutS }) {
@@ -114,7 +116,7 @@ await serve({
     });
     let copied = 0;
     for await (const message of stream) {
-      const transaction = await producer.beginTransaction();
+      const transaction = await producer.beginTransaction(NEW);
       await transaction.addConsumer(consumer);
       await transaction.send({ messages: [{ topic: target, partition: 0, key: message.key, value: message.value }] });
       await transaction.addOffset(message);
