@@ -78,9 +78,9 @@ def _shown(topic: str, found: Any) -> Any:
     if found.trouble:
         lines.append(Text(found.trouble, style="red"))
     lines.append(Text(_progress(found)))
-    cost = _cost(found.detail or {})
-    more = [*([cost] if cost else []), *_generations(found.detail or {})]
-    return Group(*lines, *(Text(line) for line in more), Text(""), _partitions(found))
+    detail = found.detail or {}
+    lines += [Text(line) for line in (_cost(detail), *_generations(detail), _objects(detail)) if line]
+    return Group(*lines, Text(""), _partitions(found))
 
 
 def _state(found: Any) -> str:
@@ -146,6 +146,14 @@ def _generations(detail: Any) -> list[str]:
             f"generation {previous['generation']} is kept: {previous['identity']['model']}; `senselog vector rollback`"
         )
     return lines
+
+
+def _objects(detail: Any) -> str:
+    """Where the index is kept beside the broker's disk, and what is wrong there."""
+    objects = detail.get("objects")
+    if not objects:
+        return ""
+    return f"kept in {objects['url']} too" + (f", which is behind: {objects['trouble']}" if objects["trouble"] else "")
 
 
 def _size(size: float) -> str:
