@@ -9,10 +9,10 @@ MODEL := .models/all-MiniLM-L6-v2/model.int8.onnx
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run demo test check format compat oracle crash chain copier faults fuzz bench bench-kafka openapi stubs wheel clean
+.PHONY: help run demo test check format compat oracle crash chain copier faults fuzz bench bench-kafka bench-vectors openapi stubs wheel clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml client/pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -88,8 +88,14 @@ openapi: $(READY) ## CASES generated HTTP requests (10,000): only documented ans
 stubs: $(READY) ## generate the gRPC messages and stubs from their .proto
 	@$(BIN)/python scripts/generate_grpc.py
 
+bench-vectors: $(READY) ## searches beside embedded vector databases, on the same vectors
+	@test -x .venv-vectors/bin/python || $(PYTHON) -m venv .venv-vectors
+	@echo "Installing Chroma and LanceDB into .venv-vectors …"
+	@.venv-vectors/bin/pip --disable-pip-version-check --quiet --no-input install chromadb==1.5.9 lancedb==0.40.0 pyarrow
+	@$(BIN)/python -m benchmarks.beside_vectors --databases .venv-vectors/bin/python
+
 wheel: $(READY) ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
 clean: ## remove what was built or installed here (not ./data)
-	rm -rf $(VENV) .compat .models dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-vectors .compat .models dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
