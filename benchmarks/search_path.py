@@ -25,6 +25,12 @@ from benchmarks.report import Result
 DATA = Path(os.environ.get("SENSELOG_DATA_SETS", ROOT.parent / "shared" / "data"))
 WAIT_S = 900
 VECTORS = {"vector.enabled": "true"}
+MODES: dict[str, dict[str, Any]] = {
+    "vector": {},
+    "text": {"mode": "text"},
+    "hybrid": {"mode": "hybrid"},
+    "hybrid by scores": {"mode": "hybrid", "fusion": "weighted"},
+}
 QUERIES = 100
 SHARES = (1.0, 0.1, 0.01, 0.001)
 """Of the log's offsets, that a filter lets through."""
@@ -180,13 +186,17 @@ def retrieval(broker: Broker) -> list[Result]:
     wait_indexed(broker, topic, len(corpus))
     results = []
     with SenselogClient(bootstrap_servers=broker.bootstrap) as client:
-        scores, wanted = [], [query for query in queries if query["_id"] in judgements]
-        for query in wanted:
-            hits = client.search(topic, query["text"], limit=10, latest=True, max_wait_ms=5_000, timeout_ms=10_000)
-            scores.append(ndcg([(hit.key or b"").decode() for hit in hits], judgements[query["_id"]]))
-        results.append(
-            Result("SciFact retrieval", broker.name, {"nDCG@10": float(np.mean(scores)), "queries": float(len(scores))})
-        )
+        wanted = [query for query in queries if query["_id"] in judgements]
+        figures = {"queries": float(len(wanted))}
+        for name, options in MODES.items():
+            scores = []
+            for query in wanted:
+                hits = client.search(
+                    topic, query["text"], limit=10, latest=True, max_wait_ms=5_000, timeout_ms=10_000, **options
+                )
+                scores.append(ndcg([(hit.key or b"").decode() for hit in hits], judgements[query["_id"]]))
+            figures[f"nDCG@10 {name}"] = float(np.mean(scores))
+        results.append(Result("SciFact retrieval", broker.name, figures))
         texts = [query["text"] for query in wanted[:QUERIES]]
         results += [_selectivity(client, broker, topic, texts, len(corpus), share) for share in SHARES]
     return results

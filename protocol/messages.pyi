@@ -3841,6 +3841,8 @@ class VectorSearchRequest(Message):
     ef: int
     cursor: bytes | None
     timeout_ms: int
+    fusion: int
+    vector_weight: float
     def __init__(
         self,
         *,
@@ -3867,6 +3869,8 @@ class VectorSearchRequest(Message):
         ef: int = ...,
         cursor: _Buffer | None = ...,
         timeout_ms: int = ...,
+        fusion: int = ...,
+        vector_weight: float = ...,
     ) -> None: ...
 
 class VectorSearchResponse(Message):

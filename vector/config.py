@@ -127,6 +127,13 @@ TOPIC_KEYS: Mapping[str, ConfigKey] = {
             _between(0, 2**31 - 1),
             "For how long the previous generation of the index is kept, for `senselog vector rollback`.",
         ),
+        ConfigKey(
+            "vector.text.index",
+            "boolean",
+            "true",
+            _boolean,
+            "Keep the texts, searchable by their words: for mode text and mode hybrid.",
+        ),
         ConfigKey("vector.hnsw.m", "int", "16", _between(4, 128), "Links per node of the HNSW graph."),
         ConfigKey(
             "vector.hnsw.ef.construction",
@@ -178,3 +185,4 @@ class VectorConfig:
     paused: bool = False
     cutover: str = "auto"
     generation_retention_ms: int = 86_400_000
+    text_index: bool = True

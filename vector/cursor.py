@@ -18,7 +18,9 @@ DEPTH_MAX = 10_000
 """Hits of all pages of one search; the cursor names each of them."""
 CURSOR_BYTES_MAX = 256 * 1024
 DIGEST_BYTES = 8
-_VERSION = 1
+_PLAIN, _COMPRESSED = b"\x01", b"\x02"
+COMPRESSED_FROM = 1024
+"""Bytes; compressing less takes longer than it is worth."""
 
 Place = tuple[int, int, int]
 """Partition, offset, and which row of the record it is: a long text has several."""
@@ -46,8 +48,11 @@ def encode_cursor(cursor: Cursor) -> bytes | None:
         return None
     places = [list(column) for column in zip(*sorted(cursor.returned), strict=True)]
     fields = (cursor.topic_id, cursor.generation, cursor.search, dict(cursor.up_to), places)
-    packed = msgpack.packb(fields)
-    return bytes([_VERSION]) + zlib.crc32(packed).to_bytes(4, "big") + zlib.compress(packed)
+    packed: bytes = msgpack.packb(fields)
+    check = zlib.crc32(packed).to_bytes(4, "big")
+    if len(packed) < COMPRESSED_FROM:
+        return _PLAIN + check + packed
+    return _COMPRESSED + check + zlib.compress(packed)
 
 
 def decode_cursor(data: bytes, topic_id: bytes, generation: int, search: bytes) -> Cursor:
@@ -64,9 +69,10 @@ def decode_cursor(data: bytes, topic_id: bytes, generation: int, search: bytes) 
 
 def _decoded(data: bytes) -> Cursor:
     try:
-        unpacker = zlib.decompressobj()
-        packed = unpacker.decompress(data[5:], CURSOR_BYTES_MAX)
-        if data[0] != _VERSION or zlib.crc32(packed).to_bytes(4, "big") != data[1:5] or unpacker.unconsumed_tail:
+        packed = data[5:]
+        if data[:1] == _COMPRESSED:
+            packed = zlib.decompressobj().decompress(packed, CURSOR_BYTES_MAX)  # what is beyond fails the check
+        if data[:1] not in (_PLAIN, _COMPRESSED) or zlib.crc32(packed).to_bytes(4, "big") != data[1:5]:
             _refuse("is none that a search has given")
         topic_id, generation, search, up_to, places = msgpack.unpackb(packed, strict_map_key=False)
         returned = tuple(zip(*places, strict=True))

@@ -113,6 +113,7 @@ class GenerationIndex:
             ef_construction=config.hnsw_ef_construction,
             ef_search=config.hnsw_ef_search,
             storage=config.storage,  # type: ignore[arg-type]
+            texts=config.text_index and identity.model != NO_MODEL,
         )
         index = PartitionIndex.open(self.generation.partition_directory(partition), settings)
         if recovered is not None and index.indexed_offset > recovered:

@@ -110,6 +110,7 @@ class Stretch:
             failed=len(failed) + sum(failure.records for failure in self.failures),
             next_offset=self.next_offset,
             fields=fields_of([self.fields[offset] for offset in dict.fromkeys(offsets)]),
+            texts=self.texts,
         )
 
 

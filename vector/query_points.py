@@ -1,6 +1,7 @@
 """From queries to what is compared: every query's vector, with one call of the model for all their texts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,29 @@ Query = Mapping[str, Any]
 """text, vector (float32 little-endian), record, or positive and negative (lists of such)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A query: its vector float32[d] in modes vector and hybrid, its text in modes text and hybrid."""
+
+    vector: Float32 | None
+    text: str | None
+
+
 class QueryPoints:
     """Resolves the queries of one topic."""
 
     def __init__(self, topic: TopicIndex, source: LogSource) -> None:
         self._topic = topic
         self._source = source
+
+    async def points(self, queries: Sequence[Query], mode: str) -> list[Point]:
+        """What each query is compared by in this mode; only vector and hybrid need the model. Raises KafkaError as `vectors`."""
+        texts = [None if mode == "vector" else await self._text(query) for query in queries]
+        vectors = [None] * len(queries) if mode == "text" else await self.vectors(queries)
+        return [Point(vector, text) for vector, text in zip(vectors, texts, strict=True)]
+
+    async def _text(self, query: Query) -> str:
+        return str(query["text"]) if query.get("text") is not None else await self.text_of(*query["record"])
 
     async def vectors(self, queries: Sequence[Query]) -> list[Float32]:
         """float32[d] per query. Raises KafkaError: 15 without a model for texts, 42, 91."""

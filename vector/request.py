@@ -19,6 +19,7 @@ from vector.filter.tree import Condition
 
 Float32 = npt.NDArray[np.float32]
 Mode = Literal["vector", "text", "hybrid"]
+Fusion = Literal["rrf", "weighted"]
 Isolation = Literal["read_committed", "read_uncommitted"]
 
 QUERIES_MAX = 64
@@ -44,11 +45,6 @@ DEFAULT_INCLUDE = frozenset({"key", "value", "headers"})
 def invalid(field_name: str, reason: str) -> NoReturn:
     """Raises KafkaError INVALID_REQUEST."""
     raise KafkaError(ErrorCode.INVALID_REQUEST, f"{field_name}: {reason}")
-
-
-def not_supported(field_name: str) -> NoReturn:
-    """Raises KafkaError INVALID_REQUEST for what the design has and this version has not."""
-    invalid(field_name, "not supported yet")
 
 
 class VectorsNotEnabled(KafkaError):
@@ -155,8 +151,8 @@ class SearchRequest:
     exclusive, offset -1 for open. `min_offsets` and `latest` wait up to `max_wait_ms` until the index is that far; `timeout_ms` is
     for embedding, searching and reading, on top of that wait. `filter` is JSON in REST's grammar (vector/filter/parse.py),
     `condition` its tree. `collapse` is `text`, `key`, `header:NAME` or a JSON path: one hit for all records that agree in it. `cursor` is a
-    result's `next_cursor`: the same search goes on behind those hits. The modes text and hybrid are refused until they work: a
-    condition silently ignored gives wrong answers.
+    result's `next_cursor`: the same search goes on behind those hits. `fusion` and `vector_weight`, 0 to 1, are mode hybrid's: by
+    reciprocal ranks (rrf) or by scores (weighted), the rest of the weight is the words'.
     """
 
     topic: str | None = None
@@ -182,12 +178,14 @@ class SearchRequest:
     ef: int | None = None
     cursor: bytes | None = None
     timeout_ms: int = 2000
+    fusion: Fusion = "rrf"
+    vector_weight: float = 0.5
     condition: Condition | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if (self.topic is None) == (self.topic_id == NO_TOPIC_ID):
             invalid("topic", "exactly one of name and id must be given")
-        self._check_supported()
+        self._check_search()
         if len(self.queries) > QUERIES_MAX:
             raise KafkaError(
                 ErrorCode.POLICY_VIOLATION, f"queries: {len(self.queries)} are above the limit of {QUERIES_MAX}"
@@ -207,11 +205,17 @@ class SearchRequest:
         _check_range("timeout_ms", self.timeout_ms, 1, TIMEOUT_MS_MAX)
         self._check_filters()
 
-    def _check_supported(self) -> None:
+    def _check_search(self) -> None:
         if self.mode not in ("vector", "text", "hybrid"):
             invalid("mode", f"{self.mode!r} is none of vector, text, hybrid")
-        if self.mode != "vector":
-            not_supported(f"mode {self.mode}")
+        if self.fusion not in ("rrf", "weighted"):
+            invalid("fusion", f"{self.fusion!r} is neither rrf nor weighted")
+        if not 0 <= self.vector_weight <= 1:
+            invalid("vector_weight", f"{self.vector_weight} is not between 0 and 1")
+        if self.mode != "vector" and any(query.text is None and query.record is None for query in self.queries):
+            invalid("queries", f"mode {self.mode} looks for words; each query must be a text or a record")
+        if self.mode == "text" and self.min_similarity is not None:
+            invalid("min_similarity", "mode text has no similarity")
         if self.collapse not in (None, TEXT_COLLAPSE):
             collapse_column(self.collapse or "")
         if self.cursor is not None and len(self.queries) != 1:

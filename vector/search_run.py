@@ -2,20 +2,23 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from vector.cursor import Cursor, Place, decode_cursor, encode_cursor, search_digest
-from vector.embed.port import Float32
 from vector.filter.parse import parse_filter
 from vector.filter.tree import Condition
+from vector.index.fusion import CANDIDATES_MIN, Fused, chunked, fuse, of_same_text
 from vector.index.groups import FieldGroups, Grouping, TextGroups, collapsed, without
 from vector.index.partition_index import PartitionIndex
 from vector.index.query import NO_LIMIT, IndexQuery, RecordFilter, query_vector
 from vector.index.search import Found, Part, count_duplicates, nearest
 from vector.index.selection import ReadRecords
+from vector.index.settings import IndexSettings
+from vector.index.text_search import best_texts, terms_of
+from vector.query_points import Point
 from vector.request import TEXT_COLLAPSE, collapse_column
 
 Message = Mapping[str, Any]
@@ -34,7 +37,7 @@ class Snapshot:
 
 def run_search(
     indexes: Mapping[int, PartitionIndex],
-    vectors: Sequence[Float32],
+    points: Sequence[Point],
     message: Message,
     snapshot: Snapshot,
     read: ReadRecords,
@@ -49,9 +52,8 @@ def run_search(
     grouping = _grouping(message["collapse"], read)
     settings = next(iter(indexes.values())).settings
     results = []
-    for query, vector, cursor in zip(message["queries"], vectors, cursors, strict=True):
-        unit = query_vector(IndexQuery(vector), settings)
-        search = _Search(parts, message, grouping, unit)
+    for query, point, cursor in zip(message["queries"], points, cursors, strict=True):
+        search = _Search(parts, message, grouping, point, settings)
         hits = search.page(cursor.returned, _example_records(query))
         rows = search.rows(hits, len(cursor.returned), indexes)
         results.append((rows, _next(cursor, hits, message["limit"])))
@@ -61,11 +63,21 @@ def run_search(
 class _Search:
     """One query over the parts."""
 
-    def __init__(self, parts: Sequence[Part], message: Message, grouping: Grouping | None, vector: Float32) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        message: Message,
+        grouping: Grouping | None,
+        point: Point,
+        settings: IndexSettings,
+    ) -> None:
         self._parts = parts
         self._message = message
         self._grouping = grouping
-        self._vector = vector
+        self._collapse = message["collapse"] == TEXT_COLLAPSE
+        self._vector = None if point.vector is None else query_vector(IndexQuery(point.vector), settings)
+        self._terms = None if point.text is None else terms_of(point.text)
+        self._fused: dict[tuple[int, int], Fused] = {}
 
     def page(self, returned: Sequence[Place], examples: Sequence[tuple[int, int]]) -> list[Found]:
         """The next hits behind those that were returned, none of them one of the example records."""
@@ -76,20 +88,43 @@ class _Search:
             gone += _located(parts, [(partition, offset, 0) for partition, offset in examples])
             parts = without(parts, self._grouping, names, gone)
         if self._grouping is None:
-            return self._nearest(parts, limit)
-        return collapsed(parts, self._grouping, self._nearest, limit)
+            return self._best(parts, limit)
+        hybrid = self._vector is not None and self._terms is not None
+        return collapsed(parts, self._grouping, self._best, limit, comparable=not hybrid)
 
-    def _nearest(self, parts: Sequence[Part], count: int) -> list[Found]:
-        message = self._message
-        query = IndexQuery(
-            vector=self._vector,
-            limit=count,
-            min_similarity=message["min_similarity"],
-            exact=message["exact"],
-            ef=message["ef"],
-            collapse=message["collapse"] == TEXT_COLLAPSE,
-        )
+    def _best(self, parts: Sequence[Part], count: int) -> list[Found]:
+        """The min(count, matches) best records of the parts, in order."""
+        if self._vector is None:
+            return best_texts(parts, self._terms or (), count, collapse=self._collapse)
+        if self._terms is None:
+            return self._nearest(parts, count, self._message["min_similarity"], collapse=self._collapse)
+        return self._hybrid(parts, count)
+
+    def _nearest(
+        self, parts: Sequence[Part], count: int, min_similarity: float | None, *, collapse: bool
+    ) -> list[Found]:
+        assert self._vector is not None
+        exact, ef = self._message["exact"], self._message["ef"]
+        query = IndexQuery(self._vector, count, min_similarity=min_similarity, exact=exact, ef=ef, collapse=collapse)
         return nearest(parts, query, self._vector)
+
+    def _hybrid(self, parts: Sequence[Part], count: int) -> list[Found]:
+        assert self._vector is not None
+        candidates = max(CANDIDATES_MIN, 2 * count)
+        by_text = self._collapse or not chunked(parts)
+        near = self._nearest(parts, candidates, None, collapse=by_text)
+        worded = best_texts(parts, self._terms or (), candidates, collapse=by_text)
+        fused = fuse(near, worded, self._vector, self._message["fusion"], self._message["vector_weight"])
+        least = self._message["min_similarity"]
+        if least is not None:
+            fused = [one for one in fused if one.similarity >= least]
+        if self._collapse or not by_text:
+            found = [(replace(one.hit, score=one.score), one) for one in fused]
+            found = sorted(found, key=lambda pair: pair[0].order)[:count]
+        else:
+            found = of_same_text(parts, fused, count)
+        self._fused |= {(hit.partition, hit.offset): one for hit, one in found}
+        return [hit for hit, _ in found]
 
     def rows(self, hits: Sequence[Found], before: int, indexes: Mapping[int, PartitionIndex]) -> list[Row]:
         """`before`: hits of earlier pages."""
@@ -101,16 +136,22 @@ class _Search:
                 hit.offset,
                 hit.timestamp_ms,
                 hit.score,
-                hit.score,
-                None,
-                before + number,
-                None,
+                *self._components(hit, before + number),
                 duplicates[number - 1],
                 int(hit.part.view.columns.flags[hit.posting]),
                 vectors.get((hit.partition, hit.offset)),
             )
             for number, hit in enumerate(hits, start=1)
         ]
+
+    def _components(self, hit: Found, rank: int) -> tuple[float | None, float | None, int | None, int | None]:
+        """Similarity, text score, rank by vector and by text."""
+        if self._vector is None:
+            return None, hit.score, None, rank
+        if self._terms is None:
+            return hit.score, None, rank, None
+        fused = self._fused[hit.partition, hit.offset]
+        return fused.similarity, fused.text_score, fused.vector_rank, fused.text_rank
 
     def _duplicates(self, hits: Sequence[Found]) -> list[int]:
         """How many other matching records are like each hit: in its group, or, without collapse, of the same text."""
@@ -146,7 +187,8 @@ def _record_filter(wanted: Message, message: Message, condition: Condition | Non
 def _cursor(query: Message, message: Message, snapshot: Snapshot) -> Cursor:
     """Where the query's last page ended; at its beginning without one."""
     ranges = [(wanted["partition"], wanted["from"], wanted["until"]) for wanted in message["partitions"]]
-    same = [message[name] for name in ("from_timestamp", "until_timestamp", "collapse", "min_similarity")]
+    names = ("from_timestamp", "until_timestamp", "collapse", "min_similarity", "mode", "fusion", "vector_weight")
+    same = [message[name] for name in names]
     conditions = json.dumps(json.loads(message["filter"] or "null"), sort_keys=True)
     digest = search_digest([query, ranges, conditions, same])
     if message["cursor"] is None:

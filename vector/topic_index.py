@@ -133,8 +133,8 @@ class TopicIndex:
         """Goes on with a changed topic, searches included; False where its indexes must be opened anew for that."""
         current = self.assignment
         old, new = current.config, assignment.config
-        same_graphs = ("hnsw_m", "hnsw_ef_construction", "hnsw_ef_search", "storage")
-        if any(getattr(old, name) != getattr(new, name) for name in same_graphs):
+        same_segments = ("hnsw_m", "hnsw_ef_construction", "hnsw_ef_search", "storage", "text_index")
+        if any(getattr(old, name) != getattr(new, name) for name in same_segments):
             return False
         current.config, current.model = new, assignment.model
         self._running.clear() if new.paused else self._running.set()

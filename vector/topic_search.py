@@ -33,8 +33,8 @@ class TopicSearch:
         min_offsets: dict[int, int] = message["min_offsets"]
         waiting = asyncio.create_task(topic.wait_for(min_offsets, message["wait_ms"] / 1000))
         try:
-            vectors = await self._points.vectors(message["queries"])
-            topic.queries.extend(vectors)
+            points = await self._points.points(message["queries"], message["mode"])
+            topic.queries.extend(point.vector for point in points if point.vector is not None)
             embedded = time.perf_counter_ns()
             fresh = await waiting
         finally:
@@ -57,7 +57,7 @@ class TopicSearch:
         snapshot = Snapshot(topic.assignment.topic_id, generation.number, {p: state[0] for p, state in states.items()})
         try:
             results = await loop.run_in_executor(
-                self._threads.search, run_search, indexes, vectors, message, snapshot, reader
+                self._threads.search, run_search, indexes, points, message, snapshot, reader
             )
         finally:
             reader.stop()

@@ -1,11 +1,12 @@
 """`senselog search`: find records by meaning."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from broker.cli.options import DEFAULT_BOOTSTRAP, AsJson, Bootstrap, TopicName, timestamp_ms
+from broker.cli.where import HELP, where_filter
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -14,6 +15,8 @@ EXAMPLES = """
   senselog search logs "who failed to log in" -k 3 --latest
   senselog search logs "disk full" --partition 0 --min-offset 1000 --max-offset 5000
   senselog search logs "out of memory" --since 2026-01-31T12:00:00Z --json
+  senselog search logs "payment refused" --where '$.code>=500' --where header:service=pay --collapse '$.user'
+  senselog search logs "ERR-4711 connection pool" --mode hybrid
 """
 _VALUE_BYTES_SHOWN = 2_000
 
@@ -39,6 +42,16 @@ def search(
     until: Annotated[
         str | None, typer.Option(metavar="TIME", help="Only before this time.", show_default=False)
     ] = None,
+    where: Annotated[list[str] | None, typer.Option(metavar="CONDITION", help=HELP, show_default=False)] = None,
+    mode: Annotated[
+        Literal["vector", "text", "hybrid"], typer.Option(help="By meaning, by the words themselves, or by both.")
+    ] = "vector",
+    collapse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT", help="One hit for all with the same text, key, header:NAME or $.path.", show_default=False
+        ),
+    ] = None,
     min_similarity: Annotated[
         float | None, typer.Option(help="Only hits at least so similar.", show_default=False)
     ] = None,
@@ -47,8 +60,8 @@ def search(
     as_json: AsJson = False,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
 ) -> None:
-    """Search a topic by meaning."""
-    conditions: dict[str, Any] = {}
+    """Search a topic by meaning, by words, or by both."""
+    conditions = where_filter(where or ())
     if partitions:
         conditions["partitions"] = partitions
     offset = {"gte": min_offset, "lte": max_offset}
@@ -64,7 +77,9 @@ def search(
             topic,
             query,
             limit=limit,
+            mode=mode,
             filter=conditions,
+            collapse=collapse,
             min_similarity=min_similarity,
             latest=latest,
             max_wait_ms=wait_ms if latest else 0,
@@ -85,9 +100,10 @@ def print_hits(result: Any) -> None:
 
     out = console()
     if result.hits:
-        shown = table(("similarity", "right"), ("record", "right"), "value")
+        score_of = "similarity" if result[0].text_score is None and result[0].similarity is not None else "score"
+        shown = table((score_of, "right"), ("record", "right"), "value")
         for hit in result:
-            score = hit.score if hit.similarity is None else hit.similarity
+            score = hit.similarity if score_of == "similarity" and hit.similarity is not None else hit.score
             more = f" [dim]+{hit.duplicates} alike[/dim]" if hit.duplicates else ""
             value = escape(readable((hit.value or b"")[:_VALUE_BYTES_SHOWN]))
             shown.add_row(f"[green]{score:.3f}[/green]", f"[cyan]{hit.partition}@{hit.offset}[/cyan]", value + more)
@@ -136,6 +152,7 @@ def _document(topic: str, result: Any) -> dict[str, Any]:
                 "timestamp": hit.timestamp_ms,
                 "score": hit.score,
                 "similarity": hit.similarity,
+                "text_score": hit.text_score,
                 "duplicates": hit.duplicates,
                 "truncated": hit.truncated,
                 **json_bytes("key", hit.key),

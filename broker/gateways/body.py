@@ -199,6 +199,10 @@ class SearchBody(Strict):
     query: AnyQuery | None = None
     queries: list[AnyQuery] | None = Field(default=None, description=f"1 to {QUERIES_MAX}; answered in `batch`")
     mode: Literal["vector", "text", "hybrid"] = "vector"
+    fusion: Literal["rrf", "weighted"] = Field(
+        default="rrf", description="of mode hybrid: by reciprocal ranks, or by scores"
+    )
+    vector_weight: Finite = Field(default=0.5, description="of mode hybrid: 0 to 1; the rest is the words'")
     k: int | None = Field(default=None, description="the same as limit")
     limit: int | None = Field(default=None, description="hits per query, 10 if not given")
     filter: Filter | None = None

@@ -14,6 +14,7 @@ from vector.request import (
     EVERY_PARTITION,
     NO_TOPIC_ID,
     TIMEOUT_MS_MAX,
+    Fusion,
     Hit,
     Isolation,
     Mode,
@@ -25,6 +26,7 @@ from vector.request import (
 )
 
 _MODES: dict[int, Mode] = {0: "vector", 1: "text", 2: "hybrid"}
+_FUSIONS: dict[int, Fusion] = {0: "rrf", 1: "weighted"}
 _ISOLATION: dict[int, Isolation] = {0: "read_committed", 1: "read_uncommitted"}
 TIMEOUT_MS = 2000
 """Of calls without a deadline, as in the other doors."""
@@ -34,6 +36,8 @@ def search_request(topic: Any, queries: Any, options: Any, remaining_s: float | 
     """`remaining_s` until the call's deadline, None without one. Raises KafkaError naming the field."""
     if options.mode not in _MODES:
         invalid("mode", f"{options.mode} is none of 0 vector, 1 text, 2 hybrid")
+    if options.fusion not in _FUSIONS:
+        invalid("fusion", f"{options.fusion} is neither 0 rrf nor 1 weighted")
     if options.isolation not in _ISOLATION:
         invalid("isolation", f"{options.isolation} is neither 0 read_committed nor 1 read_uncommitted")
     return SearchRequest(
@@ -59,6 +63,8 @@ def search_request(topic: Any, queries: Any, options: Any, remaining_s: float | 
         ef=_given(options, "ef"),
         cursor=_given(options, "cursor"),
         timeout_ms=_timeout_ms(remaining_s, options.max_wait_ms),
+        fusion=_FUSIONS[options.fusion],
+        vector_weight=_given(options, "vector_weight", 0.5),
     )
 
 

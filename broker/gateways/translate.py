@@ -42,6 +42,8 @@ def search_request(topic: str, body: SearchBody) -> SearchRequest:
         ef=body.ef,
         cursor=None if body.cursor is None else _cursor(body.cursor),
         timeout_ms=body.timeout_ms,
+        fusion=body.fusion,
+        vector_weight=body.vector_weight,
     )
 
 

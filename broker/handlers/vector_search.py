@@ -13,6 +13,7 @@ from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import VectorSearchRequest, VectorSearchResponse
 from vector.request import (
     NO_TOPIC_ID,
+    Fusion,
     Hit,
     Mode,
     PartitionState,
@@ -23,6 +24,7 @@ from vector.request import (
 )
 
 _MODES: dict[int, Mode] = {0: "vector", 1: "text", 2: "hybrid"}
+_FUSIONS: dict[int, Fusion] = {0: "rrf", 1: "weighted"}
 _METRICS = {"cosine": 0, "dot": 1, "l2": 2}
 _INCLUDE = {1: "key", 2: "value", 4: "headers", 8: "vector", 16: "scores"}
 _NOT_A_NUMBER = math.nan
@@ -45,6 +47,8 @@ def _request(message: VectorSearchRequest) -> SearchRequest:
     """Raises KafkaError INVALID_REQUEST naming the field."""
     if message.mode not in _MODES:
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"mode: {message.mode} is none of 0 vector, 1 text, 2 hybrid")
+    if message.fusion not in _FUSIONS:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, f"fusion: {message.fusion} is neither 0 rrf nor 1 weighted")
     if message.isolation_level not in (0, 1):
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"isolation_level: {message.isolation_level} is neither 0 nor 1")
     if message.include & ~sum(_INCLUDE):
@@ -75,6 +79,8 @@ def _request(message: VectorSearchRequest) -> SearchRequest:
         ef=None if message.ef == -1 else message.ef,
         cursor=message.cursor,
         timeout_ms=message.timeout_ms,
+        fusion=_FUSIONS[message.fusion],
+        vector_weight=message.vector_weight,
     )
 
 

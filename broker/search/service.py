@@ -22,6 +22,7 @@ from protocol.errors import ErrorCode, KafkaError
 from storage.clock import Clock
 from storage.log_manager import LogManager
 from vector.channel import Channel, ChannelClosed, Handler
+from vector.config import NO_MODEL, VectorConfig
 from vector.embed.local import model_directory
 from vector.embed.port import EmbedSettings
 from vector.filter.tree import named_partitions
@@ -34,6 +35,7 @@ from vector.request import (
     SearchRequest,
     SearchResponse,
     VectorsNotEnabled,
+    invalid,
 )
 
 DIRECTORY = "vector"
@@ -234,6 +236,8 @@ class SearchService:
             raise _unknown(request)
         if topic.vector is None:
             raise VectorsNotEnabled(topic.name)
+        if request.mode != "vector":
+            _check_texts(topic.name, request.mode, topic.vector)
         return topic
 
     def _check_still_there(self, request: SearchRequest, topic: Topic) -> None:
@@ -330,6 +334,16 @@ def _embed_settings(config: Config) -> EmbedSettings:
     )
 
 
+def _check_texts(topic: str, mode: str, config: VectorConfig) -> None:
+    if config.embedding_model == NO_MODEL:
+        invalid(
+            "mode",
+            f"{mode} needs texts, and the producers of topic {topic!r} send vectors (vector.embedding.model=none)",
+        )
+    if not config.text_index:
+        invalid("mode", f"{mode} needs the words of topic {topic!r}: set vector.text.index=true")
+
+
 def _unknown(request: SearchRequest) -> KafkaError:
     if request.topic is not None:
         return KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {request.topic!r}")
@@ -377,6 +391,9 @@ def _message(request: SearchRequest, topic: Topic, partitions: list[int]) -> dic
         "from_timestamp": request.from_timestamp,
         "until_timestamp": request.until_timestamp,
         "filter": request.filter,
+        "mode": request.mode,
+        "fusion": request.fusion,
+        "vector_weight": request.vector_weight,
         "collapse": request.collapse,
         "cursor": request.cursor,
         "exact": request.exact,

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 from senselog_client.messages import VectorSearchRequest
 
 Mode: TypeAlias = Literal["vector", "text", "hybrid"]
+Fusion: TypeAlias = Literal["rrf", "weighted"]
 Isolation: TypeAlias = Literal["read_committed", "read_uncommitted"]
 Vector: TypeAlias = Sequence[float] | bytes
 Record: TypeAlias = tuple[int, int]
@@ -18,6 +19,7 @@ Example: TypeAlias = str | Vector | Record
 """A text, a vector (floats, or float32 little-endian bytes), or the (partition, offset) of a record."""
 
 _MODES = {"vector": 0, "text": 1, "hybrid": 2}
+_FUSIONS = {"rrf": 0, "weighted": 1}
 _ISOLATION = {"read_uncommitted": 0, "read_committed": 1}
 _INCLUDE = {"key": 1, "value": 2, "headers": 4, "vector": 8, "scores": 16}
 _NAN = float("nan")
@@ -36,6 +38,7 @@ class SearchOptions(TypedDict, total=False):
     key {eq | any | prefix}, and lists must, should, must_not of {"path": "$.a.b" | "header": NAME, eq | any | prefix | range | exists}"""
     min_similarity: float | None
     collapse: str | None
+    """one hit for all records with the same text, key, header:NAME or JSON path such as $.user; `duplicates` counts the others"""
     min_offsets: Mapping[int, int] | None
     """per partition: wait until everything below this offset can be found"""
     latest: bool
@@ -53,8 +56,13 @@ class SearchOptions(TypedDict, total=False):
     ef: int | None
     """how widely to walk the graph [the topic's]"""
     cursor: bytes | None
+    """a result's `cursor`: the same search goes on behind it"""
     timeout_ms: int
     """of the search itself [2000]"""
+    fusion: Fusion
+    """of mode hybrid: rrf, by reciprocal ranks (default), or weighted, by scores"""
+    vector_weight: float
+    """of mode hybrid: 0 to 1, the rest is the words' [0.5]"""
 
 
 _DEFAULTS: SearchOptions = {
@@ -74,6 +82,8 @@ _DEFAULTS: SearchOptions = {
     "ef": None,
     "cursor": None,
     "timeout_ms": 2000,
+    "fusion": "rrf",
+    "vector_weight": 0.5,
 }
 
 
@@ -125,6 +135,8 @@ def build_request(
         ef=-1 if ef is None else ef,
         cursor=options["cursor"],
         timeout_ms=options["timeout_ms"],
+        fusion=_number("fusion", options["fusion"], _FUSIONS),
+        vector_weight=options["vector_weight"],
     )
 
 

@@ -258,7 +258,7 @@ def rpc_options(case: Case) -> Any:
     request = build_request(case.topic, [], **case.options)
     fields: dict[str, Any] = {
         name: case.options[name]
-        for name in ("limit", "min_similarity", "latest", "max_wait_ms", "partial_ok", "max_value_bytes", "exact", "ef", "cursor")
+        for name in ("limit", "min_similarity", "latest", "max_wait_ms", "partial_ok", "max_value_bytes", "exact", "ef", "cursor", "vector_weight")
         if case.options.get(name) is not None
     }  # fmt: skip
     for name, value in (("filter", request.filter), ("collapse", request.collapse)):
@@ -275,6 +275,7 @@ def rpc_options(case: Case) -> Any:
         fields["include"] = messages.Include(**dict.fromkeys(case.options["include"], True))
     return messages.SearchOptions(
         mode=request.mode,
+        fusion=request.fusion,
         isolation=0 if request.isolation_level else 1,
         partitions=request.partitions or (),
         offset_ranges=ranges,

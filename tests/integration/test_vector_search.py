@@ -126,7 +126,7 @@ def test_more_like_a_record_and_a_vector_of_ones_own(broker: BrokerProcess) -> N
         ({"text": ""}, 42),
         ({"text": "disk", "collapse": "level"}, 42),
         ({"text": "disk", "cursor": b"x"}, 42),
-        ({"text": "disk", "mode": "hybrid"}, 42),
+        ({"vector": [1.0] * 32, "mode": "hybrid"}, 42),
         ({"text": "disk", "filter": {"key": {"is": "a"}}}, 42),
         ({"text": "disk", "filter": {"partition": 7}}, 3),
         ({"text": "disk", "min_offsets": {0: 10_000}, "max_wait_ms": 1}, 78),

@@ -13,7 +13,7 @@ from vector.index.columns import Columns, distinct, group_by_node, postings_at, 
 from vector.index.fields import Fields
 from vector.index.fields import encode as encode_fields
 from vector.index.fields import merge as merge_fields
-from vector.index.files import FileReference, sync_directory, write_durable, write_faiss
+from vector.index.files import FileReference, sync_directory, sync_file, write_durable, write_faiss
 from vector.index.growing import GrowingSegment
 from vector.index.query import NO_LIMIT
 from vector.index.sealed import SealedSegment
@@ -23,6 +23,7 @@ from vector.index.segment_files import (
     COLUMNS_SUFFIX,
     FIELDS_SUFFIX,
     GRAPH_SUFFIX,
+    TEXTS_SUFFIX,
     VECTORS_SUFFIX,
     SegmentColumns,
     SegmentHeader,
@@ -78,6 +79,8 @@ def build(
         write_faiss(directory / (name + VECTORS_SUFFIX), vectors),
         write_durable(directory / (name + FIELDS_SUFFIX), [encode_fields(merged.fields)]),
     ]
+    if settings.texts:
+        files += _write_texts(directory, name, sources, merged.places)
     trust: tuple[Trust, ...] = ()
     recall = 1.0
     if nodes > settings.exact_matches_max:  # below, every search is exact: a graph would never be read
@@ -185,6 +188,18 @@ def _vector_index(sources: Sequence[Source], merged: _Merged, settings: IndexSet
         for start in range(0, len(places), COPY_ROWS):
             index.add(np.ascontiguousarray(view.rows(places[start : start + COPY_ROWS])))
     return index
+
+
+def _write_texts(directory: Path, name: str, sources: Sequence[Source], places: Sequence[Int64]) -> list[FileReference]:
+    """The texts of the new nodes, searchable by words."""
+    from vector.index.lexical import write_texts
+
+    texts = (text for source, nodes in zip(sources, places, strict=True) for text in source.view().texts_of(nodes))
+    folder = name + TEXTS_SUFFIX
+    written = write_texts(directory / folder, ((node, text) for node, text in enumerate(texts) if text is not None))
+    references = [sync_file(directory, f"{folder}/{file}") for file in written]
+    sync_directory(directory / folder)
+    return references
 
 
 def build_graph(vectors: Any, settings: IndexSettings) -> Any:

@@ -10,7 +10,14 @@ from vector.index.growing import GrowingSegment
 from vector.index.journal import JOURNAL_SUFFIX, journal_name, replay
 from vector.index.manifest import MANIFEST_NAME, Entry, Manifest
 from vector.index.sealed import SealedSegment
-from vector.index.segment_files import COLUMNS_SUFFIX, FIELDS_SUFFIX, GRAPH_SUFFIX, VECTORS_SUFFIX, segment_name
+from vector.index.segment_files import (
+    COLUMNS_SUFFIX,
+    FIELDS_SUFFIX,
+    GRAPH_SUFFIX,
+    TEXTS_SUFFIX,
+    VECTORS_SUFFIX,
+    segment_name,
+)
 from vector.index.settings import Counts, IndexSettings
 
 AnySegment = GrowingSegment | SealedSegment
@@ -44,7 +51,7 @@ def segment_file_names(segment: AnySegment) -> list[str]:
 def sealed_file_names(identity: int) -> list[str]:
     """Every file a sealed segment may have; the columns last, so that a half-removed segment is seen as damaged."""
     name = segment_name(identity)
-    return [name + suffix for suffix in (GRAPH_SUFFIX, VECTORS_SUFFIX, FIELDS_SUFFIX, COLUMNS_SUFFIX)]
+    return [name + suffix for suffix in (GRAPH_SUFFIX, VECTORS_SUFFIX, FIELDS_SUFFIX, TEXTS_SUFFIX, COLUMNS_SUFFIX)]
 
 
 def entry_of(segment: AnySegment, *, open_for_appends: bool = False) -> Entry:
@@ -93,7 +100,7 @@ def _open_entries(directory: Path, manifest: Manifest, settings: IndexSettings, 
         segment, whole = _open_entry(directory, entry, settings, catalog)
         if segment is None:
             broken = True
-        elif broken or segment.outdated:  # its vectors serve while the log is replayed, for what it lacks
+        elif broken or _outdated(segment, settings):  # its vectors serve while the log is replayed, for what it lacks
             broken = True
             catalog.reserve.append(segment)
         else:
@@ -105,6 +112,12 @@ def _open_entries(directory: Path, manifest: Manifest, settings: IndexSettings, 
         segment, _ = _open_entry(directory, entry, settings, catalog)
         if segment is not None:
             catalog.reserve.append(segment)
+
+
+def _outdated(segment: AnySegment, settings: IndexSettings) -> bool:
+    """Whether it lacks what a newer version keeps, or what the topic's configuration asks for since it was built."""
+    lacks_texts = settings.texts and isinstance(segment, SealedSegment) and segment.texts() is None
+    return segment.outdated or lacks_texts
 
 
 def _open_entry(

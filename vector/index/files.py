@@ -59,8 +59,8 @@ def create_directory(directory: Path) -> None:
 
 
 def file_names(directory: Path) -> list[str]:
-    """Names of the plain files in `directory`, sorted."""
-    return sorted(entry.name for entry in os.scandir(directory) if entry.is_file())
+    """Names of what lies in `directory` but the folder of damaged files, sorted."""
+    return sorted(entry.name for entry in os.scandir(directory) if entry.name != DAMAGED_DIRECTORY)
 
 
 def read(path: Path) -> bytes:
@@ -95,13 +95,18 @@ def replace_durable(path: Path, data: Buffer) -> None:
 def write_faiss(path: Path, index: Any) -> FileReference:
     """Writes a FAISS index and fsyncs it."""
     faiss.write_index(index, str(path))
-    descriptor = os.open(path, os.O_RDONLY)
+    return sync_file(path.parent, path.name)
+
+
+def sync_file(directory: Path, name: str) -> FileReference:
+    """Fsyncs a file that a library has written; `name` may lead into a folder of `directory`."""
+    descriptor = os.open(directory / name, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    data = map_file(path)
-    return FileReference(path.name, len(data), checksum(data))
+    data = map_file(directory / name)
+    return FileReference(name, len(data), checksum(data))
 
 
 def read_faiss(path: Path) -> Any:
@@ -166,13 +171,17 @@ def truncate(path: Path, size: int) -> None:
 
 
 def remove(directory: Path, names: Iterable[str]) -> None:
-    """Removes files; one that is already gone is fine. Not synced: what no manifest names is removed again at the next open."""
+    """Removes files and folders; one that is already gone is fine. Not synced: what no manifest names is removed again at the next open."""
     for name in names:
-        (directory / name).unlink(missing_ok=True)
+        path = directory / name
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def set_aside(path: Path, *, copy: bool = False) -> None:
-    """Moves (or copies) a damaged file into the folder `damaged` beside it, for people to look at; replaces an older one."""
+    """Moves (or copies) a damaged file or folder into the folder `damaged` beside it, for people to look at; replaces an older one."""
     if not path.exists():
         return
     target = path.parent / DAMAGED_DIRECTORY
@@ -180,6 +189,8 @@ def set_aside(path: Path, *, copy: bool = False) -> None:
     if copy:
         shutil.copyfile(path, target / path.name)
     else:
+        if path.is_dir():
+            shutil.rmtree(target / path.name, ignore_errors=True)
         path.replace(target / path.name)
         sync_directory(path.parent)
     sync_directory(target)

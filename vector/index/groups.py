@@ -30,8 +30,9 @@ class Grouping(Protocol):
         """How many matching records each group has."""
 
 
-def collapsed(parts: Sequence[Part], grouping: Grouping, leg: Leg, limit: int) -> list[Found]:
-    """The best record of each of the `limit` best groups. Groups that have been found are left out of the next, wider look."""
+def collapsed(parts: Sequence[Part], grouping: Grouping, leg: Leg, limit: int, *, comparable: bool) -> list[Found]:
+    """The best record of each of the `limit` best groups. `comparable`: a record has the same score among fewer others, so that groups
+    that have been found can be left out of the next, wider look; otherwise the whole is looked at again."""
     chosen: list[Found] = []
     seen: set[bytes] = set()
     count = 2 * limit
@@ -45,9 +46,13 @@ def collapsed(parts: Sequence[Part], grouping: Grouping, leg: Leg, limit: int) -
                     seen.add(name)
         if len(chosen) >= limit or len(found) < count:
             return chosen[:limit]
-        singles = [hit for hit in found if grouping.name(hit) is None]
-        parts = without(parts, grouping, seen, singles)
-        count *= 2
+        if comparable:
+            singles = [hit for hit in found if grouping.name(hit) is None]
+            parts = without(parts, grouping, seen, singles)
+            count *= 2
+        else:
+            chosen, seen = [], set()
+            count *= 4
 
 
 def without(

@@ -1,7 +1,7 @@
 """The growing segment: rows in memory, searchable at once by an exact scan."""
 
 from collections import Counter
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ from vector.index.fields import Fields, appended
 from vector.index.scoring import rough_scores, stored_form
 from vector.index.segment import Trust, best
 from vector.index.settings import POSTINGS_PER_ROW_MAX, Bool, Counts, Float32, IndexSettings, Int64, Run
+
+if TYPE_CHECKING:
+    from vector.index.lexical import GrowingTexts, Texts
 
 INITIAL_ROWS = 256
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -32,6 +35,9 @@ class GrowingSegment:
         self._next_offset = base_offset
         self._nodes: dict[bytes, int] = {}
         self._hashes: list[bytes] = []
+        self._texts: list[str | None] = []
+        self._text_bytes = 0
+        self._searchable_texts: GrowingTexts | None = None
         self._node_postings: list[list[int]] = []
         self._vectors = np.empty((INITIAL_ROWS, settings.dimensions), dtype=np.float32)
         self._columns = Columns(
@@ -71,7 +77,13 @@ class GrowingSegment:
         arrays = (self._vectors, columns.offsets, columns.timestamps_ms, columns.flags, columns.nodes)
         # About 150 bytes of dict, list and bytes objects for a node and 36 for a posting index.
         fields = sum(part.nbytes for part in self._published[5])
-        return sum(array.nbytes for array in arrays) + fields + 150 * self.node_count + 36 * self.posting_count
+        return (
+            sum(array.nbytes for array in arrays)
+            + fields
+            + self._text_bytes
+            + 150 * self.node_count
+            + 36 * self.posting_count
+        )
 
     def append(self, run: Run) -> Float32:
         """Adds a run; returns the rows of contents that were new, in the order of their first occurrence, as stored."""
@@ -93,6 +105,9 @@ class GrowingSegment:
             node = self._nodes.get(content)
             if node is None:
                 node = len(self._hashes)
+                text = run.texts.get(content) if self.settings.texts else None
+                self._text_bytes += 0 if text is None else 50 + len(text)
+                self._texts.append(text)
                 self._hashes.append(content)
                 self._node_postings.append([])
                 self._nodes[content] = node
@@ -152,6 +167,20 @@ class GrowingSegment:
             self._vectors[:nodes],
         )
 
+    def text(self, node: int) -> str | None:
+        """The text of a node, None where it has none."""
+        return self._texts[node]
+
+    def searchable_texts(self, nodes: int) -> "Texts | None":
+        """The texts of at least the first `nodes` nodes, searchable by words."""
+        if not self.settings.texts:
+            return None
+        if self._searchable_texts is None:
+            from vector.index.lexical import GrowingTexts
+
+            self._searchable_texts = GrowingTexts()  # two threads at once: one of them is used once, and right
+        return self._searchable_texts.texts(self._texts[:nodes])
+
     def node(self, content: bytes) -> int:
         """Node of a content hash, -1 when unknown."""
         return self._nodes.get(content, -1)
@@ -172,6 +201,12 @@ class GrowingView:
         self.columns, self.fields, self._vectors = segment.picture()
         self._segment = segment
         self._metric = segment.settings.metric
+
+    def texts(self) -> "Texts | None":
+        return self._segment.searchable_texts(self.columns.node_count)
+
+    def texts_of(self, nodes: Int64) -> list[str | None]:
+        return [self._segment.text(int(node)) for node in nodes]
 
     def rows(self, nodes: Int64) -> Float32:
         return self._vectors[nodes]

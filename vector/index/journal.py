@@ -29,8 +29,11 @@ def journal_name(identity: int) -> str:
     return f"growing-{identity:012d}{JOURNAL_SUFFIX}"
 
 
-def encode_frame(base_offset: int, run: Run, new_rows: Float32, settings: IndexSettings) -> bytes:
-    """A run as a frame; `new_rows` are the stored vectors of contents the segment did not know, in order of first occurrence."""
+def encode_frame(
+    base_offset: int, run: Run, new_rows: Float32, texts: list[str | None] | None, settings: IndexSettings
+) -> bytes:
+    """A run as a frame; `new_rows` are the stored vectors of contents the segment did not know, in order of first occurrence, and
+    `texts` theirs (None: the index keeps no texts)."""
     payload: bytes = msgpack.packb(
         {
             "base_offset": base_offset,
@@ -44,10 +47,15 @@ def encode_frame(base_offset: int, run: Run, new_rows: Float32, settings: IndexS
             "rows": new_rows.astype(settings.vector_dtype).tobytes(),
             "skipped": dict(run.skipped),
             "failed": run.failed,
+            "texts": None if texts is None else [_packed(text) for text in texts],
             "fields": None if run.fields is None else encode_fields(run.fields),
         }
     )
     return FRAME_HEAD.pack(len(payload), checksum(payload)) + payload
+
+
+def _packed(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("utf-8", "surrogatepass")
 
 
 @dataclass(slots=True)
@@ -91,7 +99,7 @@ def replay(path: Path, data: Buffer, identity: int, base_offset: int, settings: 
         if frame["base_offset"] != segment.next_offset:
             result.damage = f"frame at byte {good} begins at offset {frame['base_offset']}, not {segment.next_offset}"
             break
-        segment.outdated |= "fields" not in frame
+        segment.outdated |= "fields" not in frame or (settings.texts and frame.get("texts") is None)
         segment.append_stored(*_run(frame, segment))
         result.good_bytes = position
     return result
@@ -101,6 +109,11 @@ def _run(frame: dict[str, Any], segment: GrowingSegment) -> tuple[Run, Float32]:
     raw = frame["hashes"]
     hashes = [raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES)]
     rows = np.frombuffer(frame["rows"], dtype=frame["dtype"]).astype(np.float32)
+    texts: dict[bytes, str] = {}
+    if frame.get("texts") is not None:
+        new = [content for content in dict.fromkeys(hashes) if segment.node(content) < 0]
+        kept = zip(new, frame["texts"], strict=True)
+        texts = {content: text.decode("utf-8", "surrogatepass") for content, text in kept if text is not None}
     run = Run(
         offsets=np.frombuffer(frame["offsets"], dtype="<i8"),
         timestamps_ms=np.frombuffer(frame["timestamps_ms"], dtype="<i8"),
@@ -109,6 +122,7 @@ def _run(frame: dict[str, Any], segment: GrowingSegment) -> tuple[Run, Float32]:
         flags=np.frombuffer(frame["flags"], dtype="u1"),
         skipped=Counter(dict(frame["skipped"])),
         failed=frame["failed"],
+        texts=texts,
         fields=None if frame.get("fields") is None else decode_fields(frame["fields"]),
         next_offset=frame["next_offset"],
     )

@@ -152,8 +152,11 @@ class PartitionIndex:
         base_offset = self._growing.next_offset
         if self._growing_since is None:
             self._growing_since = self._monotonic()
+        known = self._growing.node_count
         new_rows = self._growing.append(run)
-        frame = encode_frame(base_offset, run, new_rows, self.settings)
+        new = range(known, self._growing.node_count)
+        texts = [self._growing.text(node) for node in new] if self.settings.texts else None
+        frame = encode_frame(base_offset, run, new_rows, texts, self.settings)
         self._pending.append(frame)
         self._pending_bytes += len(frame)
         if should_freeze(self._facts(self._growing), self.settings):
@@ -447,4 +450,4 @@ def _segment_status(segment: AnySegment, *, growing: bool) -> dict[str, Any]:
 def _disk_bytes(segment: AnySegment) -> int:
     if isinstance(segment, GrowingSegment):
         return 0
-    return segment.graph_bytes + segment.vector_bytes + segment.column_bytes
+    return segment.graph_bytes + segment.vector_bytes + segment.column_bytes + segment.text_bytes

@@ -1,7 +1,7 @@
 """The sealed segment: immutable files, memory-mapped. Any thread may search it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -16,12 +16,16 @@ from vector.index.segment_files import (
     COLUMNS_SUFFIX,
     FIELDS_SUFFIX,
     GRAPH_SUFFIX,
+    TEXTS_SUFFIX,
     VECTORS_SUFFIX,
     SegmentColumns,
     SegmentHeader,
     decode,
 )
 from vector.index.settings import HASH_BYTES, Bool, Counts, Float32, Int64, Metric
+
+if TYPE_CHECKING:
+    from vector.index.lexical import Texts
 
 
 class SealedSegment:
@@ -31,7 +35,13 @@ class SealedSegment:
     """
 
     def __init__(
-        self, header: SegmentHeader, data: SegmentColumns, fields: Fields | None, vectors: Any, graph: Any | None
+        self,
+        header: SegmentHeader,
+        data: SegmentColumns,
+        fields: Fields | None,
+        vectors: Any,
+        graph: Any | None,
+        texts: "Texts | None",
     ) -> None:
         self.header = header
         self.identity = header.identity
@@ -47,6 +57,7 @@ class SealedSegment:
         self._data = data
         self._vectors = vectors
         self._graph = graph
+        self._texts = texts
         self._metric: Metric = (
             "l2" if vectors.metric_type == faiss.METRIC_L2 else "dot" if header.metric == "dot" else "cosine"
         )
@@ -59,7 +70,12 @@ class SealedSegment:
         packed = files.get(name + FIELDS_SUFFIX)
         fields = None if packed is None else decode_fields(packed)
         graph = read_faiss(directory / (name + GRAPH_SUFFIX)) if header.graph_trust else None
-        return cls(header, data, fields, read_faiss(directory / (name + VECTORS_SUFFIX)), graph)
+        texts = None
+        if any(file.startswith(name + TEXTS_SUFFIX) for file in files):
+            from vector.index.lexical import open_texts
+
+            texts = open_texts(directory / (name + TEXTS_SUFFIX))
+        return cls(header, data, fields, read_faiss(directory / (name + VECTORS_SUFFIX)), graph, texts)
 
     @property
     def next_offset(self) -> int:
@@ -94,6 +110,18 @@ class SealedSegment:
     def view(self) -> "SealedSegment":
         """Itself: it never changes."""
         return self
+
+    @property
+    def text_bytes(self) -> int:
+        """Size of the texts and their words, mapped."""
+        return sum(file.size for file in self.header.files if TEXTS_SUFFIX in file.name)
+
+    def texts(self) -> "Texts | None":
+        return self._texts
+
+    def texts_of(self, nodes: Int64) -> list[str | None]:
+        texts = dict(self._texts.by_node()) if self._texts is not None else {}
+        return [texts.get(int(node)) for node in nodes]
 
     def rows(self, nodes: Int64) -> Float32:
         rows: Float32 = self._vectors.reconstruct_batch(np.ascontiguousarray(nodes, dtype=np.int64))

@@ -122,21 +122,21 @@ def nearest(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[F
     if query.min_similarity is not None and not math.isnan(query.min_similarity):
         least = query.min_similarity
         found = [hit for hit in found if hit.score >= least]
-    return _first_distinct(found, query)
+    return first_distinct(found, query.limit, collapse=query.collapse)
 
 
-def _first_distinct(found: list[Found], query: IndexQuery) -> list[Found]:
+def first_distinct(found: list[Found], limit: int, *, collapse: bool) -> list[Found]:
     """The first `limit` hits; a record once (its best chunk), and with collapse a content once."""
     chosen: list[Found] = []
     seen: set[tuple[int, int] | bytes] = set()
     for hit in found:
         place = hit.partition, hit.offset
-        if place in seen or (query.collapse and hit.content in seen):
+        if place in seen or (collapse and hit.content in seen):
             continue
         seen.add(place)
         seen.add(hit.content)
         chosen.append(hit)
-        if len(chosen) == query.limit:
+        if len(chosen) == limit:
             break
     return chosen
 
@@ -149,7 +149,8 @@ def _search_segment(part: Part, query: IndexQuery, vector: Float32) -> list[Foun
     count = matching.nodes if collapsed_chunks else min(limit, matching.nodes)
     while True:
         nodes = _nearest(part, count, query, vector)
-        found = _expand(part, nodes, vector, query)
+        scores = similarities(part.view.rows(nodes), vector, part.settings.metric)
+        found = expand(part, nodes, scores, limit, collapse=query.collapse)
         hits = len({hit.content for hit in found}) if query.collapse else len({hit.offset for hit in found})
         if hits >= needed or count >= matching.nodes:
             return found
@@ -201,20 +202,19 @@ def _ask_graph(view: SegmentView, matching: Matches, count: int, ef: int, vector
     return None
 
 
-def _expand(part: Part, nodes: Int64, vector: Float32, query: IndexQuery) -> list[Found]:
-    """Records of the nearest nodes, best first, until the limit is reached and the next node is strictly worse."""
+def expand(part: Part, nodes: Int64, scores: Float32, limit: int, *, collapse: bool) -> list[Found]:
+    """Records of the best nodes, best first, until the limit is reached and the next node is strictly worse."""
     view, matching = part.view, part.matching
-    scores = similarities(view.rows(nodes), vector, part.settings.metric)
     order = np.argsort(-scores, kind="stable")
     columns = view.columns
     found: list[Found] = []
     offsets: set[int] = set()
     last = math.inf
-    collapsed_chunks = query.collapse and columns.chunked
-    most = 1 if query.collapse and not columns.chunked else query.limit
+    collapsed_chunks = collapse and columns.chunked
+    most = 1 if collapse and not columns.chunked else limit
     for place in order:
         score = float(scores[place])
-        if len(offsets) >= query.limit and score < last and not collapsed_chunks:
+        if len(offsets) >= limit and score < last and not collapsed_chunks:
             break
         last = score
         node = int(nodes[place])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from vector.index.columns import Columns
 from vector.index.fields import Fields
 from vector.index.scoring import rounding_margin
 from vector.index.settings import Bool, Counts, Float32, Int64, Metric
+
+if TYPE_CHECKING:
+    from vector.index.lexical import Texts
 
 
 @dataclass(slots=True, frozen=True)
@@ -37,6 +40,12 @@ class SegmentView(Protocol):
     @property
     def fields(self) -> Sequence[Fields]:
         """What filters ask for, of the records in offset order, in consecutive parts."""
+
+    def texts(self) -> "Texts | None":
+        """The texts, searchable by words; None where there are none."""
+
+    def texts_of(self, nodes: Int64) -> list[str | None]:
+        """The texts of `nodes`, None where it is not known."""
 
     def rows(self, nodes: Int64) -> Float32:
         """Stored vectors of `nodes` (int64[n]) as float32[n, d]."""

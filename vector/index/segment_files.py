@@ -25,6 +25,8 @@ COLUMNS_SUFFIX = ".columns"
 VECTORS_SUFFIX = ".vec"
 GRAPH_SUFFIX = ".faiss"
 FIELDS_SUFFIX = ".fields"
+TEXTS_SUFFIX = ".texts"
+"""A folder: tantivy's own files."""
 ARRAYS = {
     "offsets": "<i8", "timestamps_ms": "<i8", "flags": "u1", "nodes": "<i4",
     "starts": "<i8", "by_node": "<i4", "hashes": f"S{HASH_BYTES}", "hash_order": "<i4",

@@ -1,6 +1,7 @@
 """What an index is made of: its settings, the run of records appended to it, and the counts it keeps."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -37,8 +38,9 @@ SEGMENT_ROWS_MAX = 160_000
 class IndexSettings:
     """Settings of one index generation. `dimensions` and `metric` never change in an index; the rest applies to new segments.
 
-    The last five are bounds: distinct texts until a growing segment is sealed; age and least size for sealing it anyway;
-    distinct texts of a merged segment; matches up to which a segment is scanned exactly, and below which it gets no graph.
+    `growing_rows_max` and the four after it are bounds: distinct texts until a growing segment is sealed; age and least size for sealing
+    it anyway; distinct texts of a merged segment; matches up to which a segment is scanned exactly, and below which it gets no graph.
+    `texts`: keep the texts, searchable by words.
     """
 
     dimensions: int
@@ -52,6 +54,7 @@ class IndexSettings:
     seal_rows_min: int = 1_000
     segment_rows_max: int = SEGMENT_ROWS_MAX
     exact_matches_max: int = EXACT_MATCHES_MAX
+    texts: bool = False
 
     @property
     def vector_dtype(self) -> np.dtype[Any]:
@@ -92,7 +95,7 @@ class Run:
     offsets int64[n] ascending (a record cut into chunks repeats its offset), timestamps_ms int64[n], hashes: n content
     hashes of 16 bytes, vectors float32[n, d] (a row whose hash the index knows already is not read), flags uint8[n].
     `skipped` by reason and `failed` count the records of the stretch that have no row. `fields`: of the distinct offsets, in order;
-    None: unknown, so that every filter on them asks the log.
+    None: unknown, so that every filter on them asks the log. `texts` by content hash, of contents that have one.
     """
 
     offsets: Int64
@@ -104,3 +107,4 @@ class Run:
     failed: int
     next_offset: int
     fields: "Fields | None" = None
+    texts: Mapping[bytes, str] = field(default_factory=dict)

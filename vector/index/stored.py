@@ -50,7 +50,7 @@ class StoredIndex:
         """Stores what is not there yet, then the manifest, then removes what no manifest names. Raises FileNotFoundError."""
         there = self._list()
         names = [name for files in snapshot.files for name in files]
-        references = [self._reference(snapshot.directory / name) for name in names]
+        references = [self._reference(snapshot.directory, name) for name in names]
         for reference in references:
             name = self._object(reference)
             if name not in there:
@@ -82,8 +82,9 @@ class StoredIndex:
         found = [name for name in names if name.startswith(self._prefix + _MANIFEST)]
         return sorted(found, key=lambda name: (_sequence(name), name), reverse=True)
 
-    def _reference(self, path: Path) -> StoredFile:
-        return self._references.get(path.name) or StoredFile(path.name, path.stat().st_size, digest_of(path))
+    def _reference(self, directory: Path, name: str) -> StoredFile:
+        path = directory / name
+        return self._references.get(name) or StoredFile(name, path.stat().st_size, digest_of(path))
 
     def _object(self, reference: StoredFile) -> str:
         return f"{self._prefix}{reference.name}.{reference.digest}"
@@ -142,6 +143,7 @@ class StoredIndex:
         try:
             for reference in segment:
                 path = directory / reference.name
+                create_directory(path.parent)  # the texts of a segment are a folder
                 self._store.download(self._object(reference), path, reference.size, reference.digest)
         except DamagedObject as damage:
             damages.append(str(damage))

@@ -13,6 +13,11 @@ class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODE_TEXT: _ClassVar[Mode]
     MODE_HYBRID: _ClassVar[Mode]
 
+class Fusion(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FUSION_RRF: _ClassVar[Fusion]
+    FUSION_WEIGHTED: _ClassVar[Fusion]
+
 class Isolation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ISOLATION_READ_COMMITTED: _ClassVar[Isolation]
@@ -20,6 +25,8 @@ class Isolation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 MODE_VECTOR: Mode
 MODE_TEXT: Mode
 MODE_HYBRID: Mode
+FUSION_RRF: Fusion
+FUSION_WEIGHTED: Fusion
 ISOLATION_READ_COMMITTED: Isolation
 ISOLATION_READ_UNCOMMITTED: Isolation
 
@@ -96,7 +103,7 @@ class Examples(_message.Message):
     def __init__(self, positive: _Optional[_Iterable[_Union[Example, _Mapping]]] = ..., negative: _Optional[_Iterable[_Union[Example, _Mapping]]] = ...) -> None: ...
 
 class SearchOptions(_message.Message):
-    __slots__ = ("mode", "limit", "partitions", "offset_ranges", "from_timestamp_ms", "until_timestamp_ms", "filter", "min_similarity", "collapse", "min_offsets", "latest", "max_wait_ms", "partial_ok", "isolation", "include", "max_value_bytes", "exact", "ef", "cursor")
+    __slots__ = ("mode", "limit", "partitions", "offset_ranges", "from_timestamp_ms", "until_timestamp_ms", "filter", "min_similarity", "collapse", "min_offsets", "latest", "max_wait_ms", "partial_ok", "isolation", "include", "max_value_bytes", "exact", "ef", "cursor", "fusion", "vector_weight")
     MODE_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +123,8 @@ class SearchOptions(_message.Message):
     EXACT_FIELD_NUMBER: _ClassVar[int]
     EF_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
+    FUSION_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     mode: Mode
     limit: int
     partitions: _containers.RepeatedScalarFieldContainer[int]
@@ -135,7 +144,9 @@ class SearchOptions(_message.Message):
     exact: bool
     ef: int
     cursor: bytes
-    def __init__(self, mode: _Optional[_Union[Mode, str]] = ..., limit: _Optional[int] = ..., partitions: _Optional[_Iterable[int]] = ..., offset_ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., from_timestamp_ms: _Optional[int] = ..., until_timestamp_ms: _Optional[int] = ..., filter: _Optional[str] = ..., min_similarity: _Optional[float] = ..., collapse: _Optional[str] = ..., min_offsets: _Optional[_Iterable[_Union[MinOffset, _Mapping]]] = ..., latest: _Optional[bool] = ..., max_wait_ms: _Optional[int] = ..., partial_ok: _Optional[bool] = ..., isolation: _Optional[_Union[Isolation, str]] = ..., include: _Optional[_Union[Include, _Mapping]] = ..., max_value_bytes: _Optional[int] = ..., exact: _Optional[bool] = ..., ef: _Optional[int] = ..., cursor: _Optional[bytes] = ...) -> None: ...
+    fusion: Fusion
+    vector_weight: float
+    def __init__(self, mode: _Optional[_Union[Mode, str]] = ..., limit: _Optional[int] = ..., partitions: _Optional[_Iterable[int]] = ..., offset_ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., from_timestamp_ms: _Optional[int] = ..., until_timestamp_ms: _Optional[int] = ..., filter: _Optional[str] = ..., min_similarity: _Optional[float] = ..., collapse: _Optional[str] = ..., min_offsets: _Optional[_Iterable[_Union[MinOffset, _Mapping]]] = ..., latest: _Optional[bool] = ..., max_wait_ms: _Optional[int] = ..., partial_ok: _Optional[bool] = ..., isolation: _Optional[_Union[Isolation, str]] = ..., include: _Optional[_Union[Include, _Mapping]] = ..., max_value_bytes: _Optional[int] = ..., exact: _Optional[bool] = ..., ef: _Optional[int] = ..., cursor: _Optional[bytes] = ..., fusion: _Optional[_Union[Fusion, str]] = ..., vector_weight: _Optional[float] = ...) -> None: ...
 
 class OffsetRange(_message.Message):
     __slots__ = ("partition", "from_offset", "until_offset")

@@ -22,12 +22,20 @@ from vector.filter.record_fields import all_values, record_fields
 from vector.index import fields as columns
 from vector.index.partition_index import PartitionIndex
 from vector.index.settings import IndexSettings, Run
+from vector.query_points import Point
 from vector.request import collapse_column
 from vector.search_run import Snapshot, run_search
 
-SETTINGS = IndexSettings(6, growing_rows_max=6, exact_matches_max=4, segment_rows_max=30, seal_rows_min=1)
+SETTINGS = IndexSettings(6, growing_rows_max=6, exact_matches_max=4, segment_rows_max=30, seal_rows_min=1, texts=True)
+WORDS = ("disk", "error", "user")
 TOPIC = b"t" * 16
 VECTOR = np.ones(6, dtype=np.float32)
+
+
+def text_of(content: int) -> str:
+    """Three words for each content: those of its bits, the others its own."""
+    words = [word if content >> bit & 1 else f"nothing{content}x{bit}" for bit, word in enumerate(WORDS)]
+    return f"{words[0]} {words[1].upper()}, {words[2]}s"
 
 
 @dataclass
@@ -52,6 +60,7 @@ class Topic:
                 skipped=Counter(),
                 failed=0,
                 next_offset=record.offset + 1,
+                texts={content_hash(content): text_of(content) for content in contents if content != 11},
                 fields=columns.fields_of([record_fields(record.key, record.value, record.headers, entries_max=2)]),
             )
         )
@@ -64,9 +73,12 @@ class Topic:
             "queries": [{"vector": VECTOR.tobytes()}], "limit": 10, "min_similarity": None, "filter": None, "collapse": None,
             "partitions": [{"partition": p, "from": -1, "until": -1, "log_start": 0} for p in self.indexes],
             "from_timestamp": -1, "until_timestamp": -1, "exact": True, "ef": -1, "vectors": False, "cursor": None,
+            "mode": "vector", "fusion": "rrf", "vector_weight": 0.5,
         } | given  # fmt: skip
         snapshot = Snapshot(TOPIC, 1, {p: index.indexed_offset for p, index in self.indexes.items()})
-        (result,) = run_search(self.indexes, [VECTOR], message, snapshot, self.read)
+        mode = message["mode"]
+        point = Point(None if mode == "text" else VECTOR, None if mode == "vector" else message["queries"][0]["text"])
+        (result,) = run_search(self.indexes, [point], message, snapshot, self.read)
         return result
 
 
@@ -80,9 +92,11 @@ def topic_of(records: Sequence[tuple[int, bytes | None, bytes | None, tuple[int,
             topic.append(partition, record, contents)
             if number % step == 0:
                 build_all(indexes[partition])
-        yield topic
-        for index in indexes.values():
-            index.close()
+        try:
+            yield topic
+        finally:
+            for index in indexes.values():
+                index.close()
 
 
 texts = st.lists(st.integers(0, 11), min_size=1, max_size=3, unique=True).map(tuple) | st.integers(0, 11).map(
@@ -159,6 +173,91 @@ def test_example_records_are_no_hits(log: list[Any], step: int) -> None:
         )
         rows, _ = topic.search(limit=1000, queries=[query])
         assert [place(row) for row in rows] == [place(row) for row in everything if place(row) not in examples]
+
+
+def having(topic: Topic, words: Sequence[str]) -> dict[tuple[int, int], int]:
+    """The most of the words that one text of a record has; content 11 has no text."""
+    wanted = [bit for bit, word in enumerate(WORDS) if word in words]
+    counts = {
+        where: max([sum(c >> bit & 1 for bit in wanted) for c in contents if c != 11], default=0)
+        for where, contents in topic.contents.items()
+    }
+    return {where: count for where, count in counts.items() if count}
+
+
+@given(
+    log=logs,
+    words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=3),
+    limit=st.integers(1, 40),
+    step=st.integers(1, 9),
+    first=st.integers(0, 20),
+    few=st.booleans(),
+)
+@quick
+def test_mode_text_finds_every_record_with_a_word(
+    log: list[Any], words: list[str], limit: int, step: int, first: int, few: bool
+) -> None:
+    """returned = min(limit, matches) under a filter too, in the order of the long answer, whichever way matches are fetched."""
+    with pytest.MonkeyPatch.context() as patch, topic_of(log, step) as topic:
+        patch.setattr("vector.index.text_search.NODES_ASKED_FOR_MAX", 2000 if few else 0)
+        query = {"mode": "text", "queries": [{"text": " ".join(words).title()}]}
+        everything, _ = topic.search(limit=1000, **query)
+        assert {place(row) for row in everything} == set(having(topic, words))
+        assert [(row[3], row[4]) for row in everything] == [(row[5], None) for row in everything]
+        assert [row[3] for row in everything] == sorted((row[3] for row in everything), reverse=True)
+        wanted = [place(row) for row in everything if row[1] >= first]
+        conditions = f'{{"offset": {{"gte": {first}}}}}'
+        rows, _ = topic.search(limit=limit, filter=conditions, **query)
+        assert {place(row) for row in rows} <= set(wanted)
+        assert len(rows) == min(limit, len(wanted))
+        seen: list[tuple[int, int]] = []
+        cursor = None
+        while True:
+            rows, cursor = topic.search(limit=limit, filter=conditions, cursor=cursor, **query)
+            seen += [place(row) for row in rows]
+            if cursor is None:
+                break
+        assert sorted(seen) == sorted(wanted)
+
+
+@given(log=logs, step=st.integers(1, 9))
+@quick
+def test_a_word_weighs_the_same_in_every_segment(log: list[Any], step: int) -> None:
+    """Texts of one length: the scores of many segments are those of one."""
+    single = [(0, key, value, contents[:1]) for _, key, value, contents in log]
+    distinct = {contents[0]: one for one in single for contents in [one[3]]}
+    with topic_of(list(distinct.values()), step) as several, topic_of(list(distinct.values()), 1000) as other:
+        query = {"mode": "text", "queries": [{"text": "disk errors"}], "limit": 100}
+        found = {place(row): row[3] for row in several.search(**query)[0]}
+        expected = {place(row): row[3] for row in other.search(**query)[0]}
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+@given(
+    log=logs,
+    limit=st.integers(1, 40),
+    step=st.integers(1, 9),
+    fusion=st.sampled_from(["rrf", "weighted"]),
+    collapse=st.sampled_from([None, "text", "key"]),
+    least=st.none() | st.floats(-1, 1),
+)
+@quick
+def test_mode_hybrid_finds_as_many_as_mode_vector(
+    log: list[Any], limit: int, step: int, fusion: str, collapse: str | None, least: float | None
+) -> None:
+    """Every record that passes is a match; similarities are those of mode vector, text scores those of mode text."""
+    with topic_of(log, step) as topic:
+        options = {"collapse": collapse, "min_similarity": least}
+        near, _ = topic.search(limit=1000, **options)
+        rows, _ = topic.search(limit=limit, mode="hybrid", fusion=fusion, queries=[{"text": "disk users"}], **options)
+        assert len(rows) == min(limit, len(near))
+        assert len({place(row) for row in rows}) == len(rows)
+        assert [row[3] for row in rows] == sorted((row[3] for row in rows), reverse=True)
+        if collapse is None:
+            best = {place(row): row[4] for row in near}
+            for row in rows:
+                assert row[4] == pytest.approx(best[place(row)], abs=1e-6)
+                assert (row[5] is None) == (row[7] is None)
 
 
 CURSOR = Cursor(TOPIC, 3, b"s" * 8, {0: 9}, [(0, 4, 0), (1, 2**40, 2)])

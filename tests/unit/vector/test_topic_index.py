@@ -15,7 +15,7 @@ from protocol.record_batch import Record, build_batch
 from vector import generation_index, topic_index
 from vector.config import VectorConfig
 from vector.embed.hashing import HashingEmbedder
-from vector.embed.port import Embedder, EmbedSettings
+from vector.embed.port import Embedder, EmbedSettings, ModelMissingError
 from vector.extract import VECTOR_HEADER
 from vector.generation import Generations, Identity
 from vector.generation_index import WorkerParts
@@ -109,6 +109,9 @@ def search(limit: int = 10) -> dict[str, Any]:
         "filter": None,
         "collapse": None,
         "cursor": None,
+        "mode": "vector",
+        "fusion": "rrf",
+        "vector_weight": 0.5,
         "exact": False,
         "ef": -1,
         "min_offsets": {},
@@ -267,6 +270,35 @@ async def test_all_texts_of_a_batch_are_embedded_by_one_call(worker: Worker, mon
     assert calls == [["a", "b", "c"]]
     assert [[row[1] for row in rows] for rows, _ in answer["results"]][2] == [0]  # an example is no hit
     await topic.close()
+
+
+async def test_words_are_found_while_the_model_is_away(worker: Worker) -> None:
+    """Mode text embeds nothing; modes vector and hybrid say why they cannot."""
+    worker.model_there.set()
+    topic = worker.topic(1)
+    topic.start()
+    await indexed(topic, 1)
+    await topic.close()
+    worker.model_there.clear()
+    worker.faults = [ModelMissingError("no model here")] * 1000
+    worker.model_there.set()
+    other = Worker(worker.parts.directory)
+    other.faults = worker.faults
+    other.model_there.set()
+    topic = other.topic(1)
+    topic.start()
+    async with asyncio.timeout(20):
+        while 0 not in topic.indexes:
+            await asyncio.sleep(0.001)
+    searcher = TopicSearch(topic, Source(), other.threads)
+    ((rows, _),) = (await searcher.search({**search(), "mode": "text"}))["results"]
+    assert [(row[1], row[4]) for row in rows] == [(0, None)]
+    for mode in ("vector", "hybrid"):
+        with pytest.raises(KafkaError) as refused:
+            await searcher.search({**search(), "mode": mode})
+        assert refused.value.retriable
+    await topic.close()
+    other.close()
 
 
 async def test_a_cursor_of_another_generation_has_expired(worker: Worker) -> None:

@@ -176,20 +176,13 @@ async def test_a_failed_query_of_a_batch_does_not_hide_the_others(
     assert (response.status_code, response.json()["error"]["code"]) == (404, "NOT_FOUND")
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"mode": "hybrid"},
-    ],
-    ids=json.dumps,
-)
-async def test_what_does_not_work_yet_is_refused_and_never_ignored(
-    client: httpx.AsyncClient, search: FakeSearch, fields: dict[str, Any]
-) -> None:
-    response = await client.post(SEARCH, json={"query": "x", **fields})
-    assert response.status_code == 400
-    assert "not supported yet" in response.json()["error"]["message"]
-    assert search.requests == []
+async def test_modes_and_their_weights_travel(client: httpx.AsyncClient, search: FakeSearch) -> None:
+    await client.post(SEARCH, json={"query": "x", "mode": "hybrid", "fusion": "weighted", "vector_weight": 0.25})
+    await client.post(SEARCH, json={"query": "x", "mode": "text"})
+    asked = [(one.mode, one.fusion, one.vector_weight) for one in search.requests]
+    assert asked == [("hybrid", "weighted", 0.25), ("text", "rrf", 0.5)]
+    for bad in ({"mode": "words"}, {"fusion": "sum"}, {"vector_weight": 2}, {"vector_weight": "1"}):
+        assert (await client.post(SEARCH, json={"query": "x", **bad})).status_code == 400
 
 
 async def test_collapse_and_cursor_travel(client: httpx.AsyncClient, search: FakeSearch) -> None:

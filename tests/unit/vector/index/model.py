@@ -99,6 +99,7 @@ def run_of(records: list[Record], next_offset: int, settings: IndexSettings) -> 
         skipped=Counter({"empty": sum(record.contents == () for record in records)}),
         failed=sum(record.contents is None for record in records),
         next_offset=next_offset,
+        texts={content_hash(content): f"the text of {content}" for _, content in rows},
     )
 
 

@@ -50,8 +50,9 @@ class IndexMachine(RuleBasedStateMachine):
         metric=st.sampled_from(["cosine", "dot", "l2"]),
         storage=st.sampled_from(["sq8", "fp16", "fp32"]),
         growing_rows_max=st.integers(2, 8),
+        texts=st.booleans(),
     )
-    def open(self, metric: str, storage: str, growing_rows_max: int) -> None:
+    def open(self, metric: str, storage: str, growing_rows_max: int, texts: bool) -> None:
         self.settings = IndexSettings(
             dimensions=DIMENSIONS,
             metric=metric,
@@ -61,6 +62,7 @@ class IndexMachine(RuleBasedStateMachine):
             seal_rows_min=1,
             segment_rows_max=60,
             exact_matches_max=5,
+            texts=texts,
         )
         self.index = self.reopen()
 
@@ -184,7 +186,11 @@ class IndexMachine(RuleBasedStateMachine):
         """One flipped bit in any file: found at the next open, set aside, rebuilt from the log."""
         self.index.close()
         before = self.index.indexed_offset
-        names = sorted(path for path in self.directory.iterdir() if path.is_file() and path.stat().st_size)
+        names = sorted(
+            path
+            for path in self.directory.rglob("*")
+            if path.is_file() and path.stat().st_size and "damaged" not in path.parts
+        )
         victim = names[which % len(names)]
         data = bytearray(victim.read_bytes())
         data[int(place * len(data))] ^= 1 << bit

@@ -12,8 +12,9 @@ from vector.index import segment_files
 from vector.index.files import checksum
 from vector.index.journal import FRAME_HEAD, frames
 from vector.index.partition_index import PartitionIndex
-from vector.index.query import IndexQuery
+from vector.index.query import IndexQuery, record_filter
 from vector.index.settings import IndexSettings
+from vector.index.text_search import best_texts
 
 SETTINGS = IndexSettings(6, growing_rows_max=20, exact_matches_max=10, segment_rows_max=30)
 RECORDS = [Record(offset, offset, (offset,), 0) for offset in range(50)]
@@ -35,6 +36,28 @@ def make_outdated(directory: Path) -> None:
             packed = msgpack.packb(frame)
             rewritten += FRAME_HEAD.pack(len(packed), checksum(packed)) + packed
         path.write_bytes(rewritten)
+
+
+def test_texts_that_are_asked_for_later_are_read_from_the_log(tmp_path: Path) -> None:
+    """vector.text.index switched on: what was sealed without texts is replayed, with the vectors it has."""
+    index = PartitionIndex.open(tmp_path, SETTINGS)
+    index.append(run_of(RECORDS, 50, SETTINGS))
+    build_all(index)
+    index.close()
+    with_texts = replace(SETTINGS, texts=True)
+    index = PartitionIndex.open(tmp_path, with_texts)
+    assert index.indexed_offset == 0
+    assert len(index.known_vectors([content_hash(record.offset) for record in RECORDS])) == 50
+    index.append(run_of(RECORDS, 50, with_texts))
+    build_all(index)
+    index.close()
+    index = PartitionIndex.open(tmp_path, with_texts)
+    parts = index.parts(record_filter(IndexQuery(np.ones(6, dtype=np.float32))))
+    assert [hit.offset for hit in best_texts(parts, ["17"], 10, collapse=False)] == [17]
+    index.close()
+    index = PartitionIndex.open(tmp_path, SETTINGS)  # and off again: nothing is made anew for that
+    assert (index.indexed_offset, index.damages) == (50, [])
+    index.close()
 
 
 def test_an_outdated_index_is_rebuilt_without_embedding(tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""Hybrid search: the nearest records and those with the words, made one ranking. The lists hold each text once, so that a line that
+was logged a thousand times takes one place in each, not all of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vector.index.columns import newest
+from vector.index.scoring import similarities
+from vector.index.search import Found, Part
+from vector.index.settings import Float32
+from vector.request import Fusion
+
+RANK_CONSTANT = 60
+"""Of reciprocal rank fusion: 1 / (60 + rank), as published (Cormack, Clarke, Buettcher, SIGIR 2009)."""
+CANDIDATES_MIN = 100
+"""Distinct texts of each list that are fused, or twice as many as there should be hits."""
+
+
+Place = tuple[int, int]
+"""(partition, offset)."""
+
+
+@dataclass(slots=True)
+class Fused:
+    """A record in the lists. `text_score` and the ranks, from 1, where it is in that list."""
+
+    hit: Found
+    similarity: float
+    text_score: float | None = None
+    vector_rank: int | None = None
+    text_rank: int | None = None
+    score: float = 0.0
+
+
+def fuse(
+    near: Sequence[Found], worded: Sequence[Found], vector: Float32, fusion: Fusion, vector_weight: float
+) -> list[Fused]:
+    """All of both lists, best first; each list holds a record once."""
+    records = {
+        (hit.partition, hit.offset): Fused(hit, hit.score, vector_rank=rank) for rank, hit in enumerate(near, start=1)
+    }
+    only_worded = [hit for hit in worded if (hit.partition, hit.offset) not in records]
+    for hit, similarity in _similarities(only_worded, vector):
+        records[hit.partition, hit.offset] = Fused(hit, similarity)
+    for rank, hit in enumerate(worded, start=1):
+        record = records[hit.partition, hit.offset]
+        record.text_score, record.text_rank = hit.score, rank
+    fused = list(records.values())
+    if fusion == "rrf":
+        for record in fused:
+            near_part, worded_part = _reciprocal(record.vector_rank), _reciprocal(record.text_rank)
+            record.score = vector_weight * near_part + (1 - vector_weight) * worded_part
+    else:
+        _weigh(fused, vector_weight)
+    return sorted(fused, key=lambda record: -record.score)
+
+
+def _similarities(hits: Sequence[Found], vector: Float32) -> Iterator[tuple[Found, float]]:
+    """Each hit with the similarity of its record's nearest piece."""
+    of_part: dict[int, list[Found]] = {}
+    for hit in hits:
+        of_part.setdefault(id(hit.part), []).append(hit)
+    for found in of_part.values():
+        view = found[0].part.view
+        offsets = np.array([hit.offset for hit in found])
+        firsts = np.searchsorted(view.columns.offsets, offsets)
+        ends = np.searchsorted(view.columns.offsets, offsets, side="right")
+        rows = np.concatenate([np.arange(first, end) for first, end in zip(firsts, ends, strict=True)])
+        nodes = view.columns.nodes[rows].astype(np.int64)
+        scores = similarities(view.rows(nodes), vector, found[0].part.settings.metric)
+        starts = np.cumsum(ends - firsts) - (ends - firsts)
+        yield from zip(found, np.maximum.reduceat(scores, starts).tolist(), strict=True)
+
+
+def _reciprocal(rank: int | None) -> float:
+    return 0.0 if rank is None else 1.0 / (RANK_CONSTANT + rank)
+
+
+def _weigh(records: Sequence[Fused], vector_weight: float) -> None:
+    """Both scores stretched to 0..1 over all candidates; one without the words has none of them."""
+    near = _stretched([record.similarity for record in records])
+    worded = _stretched([record.text_score or 0.0 for record in records])
+    for record, one, other in zip(records, near, worded, strict=True):
+        record.score = vector_weight * one + (1 - vector_weight) * other
+
+
+def _stretched(values: Sequence[float]) -> list[float]:
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return [(value - low) / (high - low) if high > low else 0.0 for value in values]
+
+
+def chunked(parts: Sequence[Part]) -> bool:
+    """Whether a record may have several texts: then the lists are of records, each with its own similarity, and not of texts."""
+    return any(part.view.columns.chunked for part in parts)
+
+
+def of_same_text(parts: Sequence[Part], fused: Sequence[Fused], limit: int) -> list[tuple[Found, Fused]]:
+    """The first `limit` records, best first, where each of `fused` stands for all records of its text."""
+    nodes = [part.view.nodes_of([one.hit.content for one in fused]) for part in parts]
+    found: list[tuple[Found, Fused]] = []
+    for number, one in enumerate(fused):
+        if len(found) >= limit and one.score < found[-1][1].score:
+            break
+        for part, known in zip(parts, nodes, strict=True):
+            if known[number] >= 0:
+                hits = _records(part, int(known[number]), one.hit.content, limit)
+                found += [(replace(hit, score=one.score), one) for hit in hits]
+    found.sort(key=lambda pair: pair[0].order)
+    return found[:limit]
+
+
+def _records(part: Part, node: int, content: bytes, count: int) -> list[Found]:
+    columns = part.view.columns
+    postings = newest(columns, part.matching.of(part.view.postings_of(node)), count)
+    return [
+        Found(0.0, int(columns.timestamps_ms[p]), part.partition, int(columns.offsets[p]), content, part, int(p))
+        for p in postings
+    ]

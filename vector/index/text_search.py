@@ -1,0 +1,73 @@
+"""Records that have the words of a text, best first by BM25 over all segments as if they were one."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vector.index.search import Found, Part, expand, first_distinct
+from vector.index.settings import Float32, Int64
+
+if TYPE_CHECKING:
+    from vector.index.lexical import Texts
+
+TERMS_MAX = 1024
+"""Distinct words of a query that are looked for, the first ones."""
+NODES_ASKED_FOR_MAX = 2000
+"""Up to so many matching nodes are named in the query; beyond, the best texts are fetched and those that match are kept."""
+
+
+def terms_of(text: str) -> list[str]:
+    """The distinct words of a query, as they stand in the index."""
+    from vector.index.lexical import words_of
+
+    return list(dict.fromkeys(words_of(text)))[:TERMS_MAX]
+
+
+def best_texts(parts: Sequence[Part], terms: Sequence[str], limit: int, *, collapse: bool) -> list[Found]:
+    """The min(limit, matches) records with any of the words, in order; with `collapse` one for each text."""
+    from vector.index.lexical import factors
+
+    having = [(part, texts) for part in parts if (texts := part.view.texts()) is not None and texts.count]
+    found: list[Found] = []
+    for (part, texts), weights in zip(having, factors([texts for _, texts in having], terms), strict=True):
+        if weights:
+            found += _search_part(part, texts, list(weights.items()), limit, collapse=collapse)
+    found.sort(key=lambda hit: hit.order)
+    return first_distinct(found, limit, collapse=collapse)
+
+
+def _search_part(
+    part: Part, texts: "Texts", terms: list[tuple[str, float]], limit: int, *, collapse: bool
+) -> list[Found]:
+    # A chunk's content may be left only older records, when the newest is a hit by another chunk: then all of them are looked at.
+    count = part.matching.nodes if collapse and part.view.columns.chunked else limit
+    while True:
+        scores, nodes = _best_nodes(part, texts, terms, count)
+        found = expand(part, nodes, scores, limit, collapse=collapse)
+        hits = len({hit.content for hit in found}) if collapse else len({hit.offset for hit in found})
+        if hits >= limit or len(nodes) < count:
+            return found
+        count *= 4  # chunks of the same few records filled the list
+
+
+def _best_nodes(part: Part, texts: "Texts", terms: list[tuple[str, float]], count: int) -> tuple[Float32, Int64]:
+    """The `count` best nodes that match, and all that tie with the last of them; fewer when there are no more."""
+    matching, node_count = part.matching, part.view.columns.node_count
+    if matching.mask is not None and matching.nodes <= NODES_ASKED_FOR_MAX:
+        return texts.search(terms, matching.nodes, np.flatnonzero(matching.mask))
+    fetch = count + 8
+    while True:
+        fetch = min(fetch, texts.count)
+        scores, nodes = texts.search(terms, fetch)
+        allowed = nodes < node_count  # texts of a growing segment that came after the view was taken
+        if matching.mask is not None:
+            allowed[allowed] = matching.mask[nodes[allowed]]
+        last = scores[-1] if len(scores) else 0.0
+        kept_scores, kept = scores[allowed], nodes[allowed]
+        if len(nodes) < fetch or fetch == texts.count:
+            return kept_scores, kept
+        if len(kept) > count and kept_scores[count - 1] > last:
+            tied = kept_scores >= kept_scores[count - 1]
+            return kept_scores[tied], kept[tied]
+        fetch *= 4
