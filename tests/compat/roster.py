@@ -122,10 +122,6 @@ CLIENTS = (
         cannot={
             **NO_SCRAM_USERS,
             **({} if _node_has_zstd() else {"codec zstd": "needs Node 22.15 or newer"}),
-            **dict.fromkeys(
-                ("transaction: zombie fenced", "transaction: consume, transform, produce"),
-                "takes over a transactional id as producer 0 with epoch 0, which Kafka fences",
-            ),
         },
     ),
     Client(

@@ -138,7 +138,8 @@ class KafkaPython(Driver):
         consumer = self._member(topic, group, instance)
 
         def poll() -> list[Record]:
-            got = records(consumer.poll(100))
+            # Not less: 3.0 forgets the answer to its SyncGroup when a poll ends just as it comes.
+            got = records(consumer.poll(1000))
             if got:
                 consumer.commit()
             return got
