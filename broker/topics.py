@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import structlog
 
-from broker.broker_defaults import BrokerDefaults
 from broker.config import Config
-from broker.config_definition import ConfigResource
+from broker.configs.defaults import BrokerDefaults
+from broker.configs.definition import ConfigResource
+from broker.configs.topic import log_config, topic_codec, validate_topic_configs, vector_config
 from broker.meta_store import MetaStore, TopicRecord
-from broker.topic_config import log_config, topic_codec, validate_topic_configs, vector_config
 from broker.topic_rules import INTERNAL_TOPICS, check_new_name, collision_key
 from protocol.compression import Compression
 from protocol.errors import ErrorCode, KafkaError

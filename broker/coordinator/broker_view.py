@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from broker.config import Config
-from broker.config_definition import ConfigResource
+from broker.configs.definition import ConfigResource
 from broker.coordinator.group_state import ConsumerSettings
 from broker.coordinator.topic_catalog import TopicFacts
 from broker.topics import Topic, Topics

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Body, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from broker.config_changes import Operation
-from broker.config_definition import ConfigResource, ConfigSource, ConfigType
+from broker.configs.changes import Operation
+from broker.configs.definition import ConfigResource, ConfigSource, ConfigType
 from broker.gateways.body import Strict
 from broker.gateways.documents import NO_PARAMETERS, errors
 from broker.gateways.in_process import InProcessClient, check

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from broker.config_changes import check_once, replace_configs
+from broker.configs.changes import check_once, replace_configs
 from broker.context import RequestContext
 from broker.operations import Operation
 from broker.registry import api

@@ -2,14 +2,14 @@
 
 from collections import Counter
 
-from broker.config_entries import topic_entries
+from broker.configs.entries import topic_entries
+from broker.configs.topic import VECTOR_KEYS
 from broker.context import RequestContext
 from broker.meta_store import TopicRecord
 from broker.operations import Operation
 from broker.registry import api
 from broker.services import Services
 from broker.throttle import MutationQuota
-from broker.topic_config import VECTOR_KEYS
 from broker.topic_rules import check_added, check_assignments, check_counts, check_once
 from protocol.api_keys import ApiKey
 from protocol.errors import ErrorCode, KafkaError

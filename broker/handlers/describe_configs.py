@@ -1,8 +1,8 @@
 """DescribeConfigs (32): topics, the broker, its logger, groups, client metrics."""
 
-from broker.broker_defaults import ALL_BROKERS
-from broker.config_definition import ConfigResource
-from broker.config_entries import (
+from broker.configs.defaults import ALL_BROKERS
+from broker.configs.definition import ConfigResource
+from broker.configs.entries import (
     ConfigEntry,
     all_brokers_entries,
     broker_entries,

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from broker.config_changes import change_configs, check_once
-from broker.config_definition import ConfigResource
+from broker.configs.changes import change_configs, check_once
+from broker.configs.definition import ConfigResource
 from broker.context import RequestContext
 from broker.operations import Operation
 from broker.registry import api

@@ -1,6 +1,6 @@
 """ListConfigResources (74): what has configs; kafka-configs.sh asks for it (KIP-1142)."""
 
-from broker.config_definition import ConfigResource
+from broker.configs.definition import ConfigResource
 from broker.context import RequestContext
 from broker.operations import Operation
 from broker.registry import api

@@ -1,6 +1,6 @@
 """What one client may do, as handlers ask it: everything while no authorizer is configured, else what the entries say."""
 
-from broker.config_definition import ConfigResource
+from broker.configs.definition import ConfigResource
 from broker.operations import (
     CLUSTER_OPERATIONS,
     GROUP_OPERATIONS,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.config_definition import ConfigResource
+from broker.configs.definition import ConfigResource
 from broker.meta_store import MetaStore
 from broker.operations import CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS
 from protocol.api_keys import ApiKey

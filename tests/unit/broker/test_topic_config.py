@@ -1,14 +1,14 @@
-"""broker.topic_config: Kafka's table, its limits and texts, the broker's defaults."""
+"""broker.configs.topic: Kafka's table, its limits and texts, the broker's defaults."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.broker_defaults import BrokerDefaults
 from broker.config import Config
-from broker.config_definition import MAX_LONG, ConfigType
-from broker.config_entries import topic_entries
-from broker.topic_config import (
+from broker.configs.defaults import BrokerDefaults
+from broker.configs.definition import MAX_LONG, ConfigType
+from broker.configs.entries import topic_entries
+from broker.configs.topic import (
     KAFKA_KEYS,
     TOPIC_KEYS,
     effective_values,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.config_definition import ConfigResource
+from broker.configs.definition import ConfigResource
 from broker.meta_store import TopicRecord
 from broker.topics import Topic
 from protocol.errors import ErrorCode, KafkaError

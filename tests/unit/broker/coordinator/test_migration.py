@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.config_definition import ConfigResource
+from broker.configs.definition import ConfigResource
 from broker.coordinator.broker_view import BrokerTopics
 from broker.coordinator.embedded_protocol import read_assignment
 from broker.coordinator.group_state import GroupType, JoiningClient

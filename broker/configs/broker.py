@@ -1,6 +1,6 @@
 """The broker's own configs as DescribeConfigs lists them: Kafka 4.3's keys that mean something here or that tools read.
 
-`broker_config.json` has names, types, defaults and (shortened) documentation from Apache Kafka 4.3, Apache License 2.0.
+`broker.json` has names, types, defaults and (shortened) documentation from Apache Kafka 4.3, Apache License 2.0.
 """
 
 import json
@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from broker.config_definition import ConfigDefinition, ConfigSource, ConfigType, at_least
+from broker.configs.definition import ConfigDefinition, ConfigSource, ConfigType, at_least
 from broker.services import Services
 
-_TABLE = Path(__file__).with_name("broker_config.json")
+_TABLE = Path(__file__).with_name("broker.json")
 LOGGER_LEVELS = ("DEBUG", "ERROR", "FATAL", "INFO", "TRACE", "WARN")
 ROOT_LOGGER, ROOT_LOGGER_LEVEL = "root", "INFO"
 

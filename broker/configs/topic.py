@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from broker.broker_defaults import BrokerDefaults
-from broker.config_definition import (
+from broker.configs.defaults import BrokerDefaults
+from broker.configs.definition import (
     MAX_LONG,
     ConfigDefinition,
     ConfigSource,

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
-from broker.broker_config import LOGGER_LEVELS, ROOT_LOGGER, ROOT_LOGGER_LEVEL, broker_keys
-from broker.broker_defaults import ALL_BROKERS
-from broker.config_definition import ConfigDefinition, ConfigResource, ConfigType
-from broker.resource_config import CLIENT_METRICS_KEYS, GROUP_KEYS, check_group_value
+from broker.configs.broker import LOGGER_LEVELS, ROOT_LOGGER, ROOT_LOGGER_LEVEL, broker_keys
+from broker.configs.defaults import ALL_BROKERS
+from broker.configs.definition import ConfigDefinition, ConfigResource, ConfigType
+from broker.configs.resource import CLIENT_METRICS_KEYS, GROUP_KEYS, check_group_value
+from broker.configs.topic import TOPIC_KEYS, validate_topic_configs
 from broker.services import Services
-from broker.topic_config import TOPIC_KEYS, validate_topic_configs
 from broker.topic_rules import check_name
 from protocol.errors import ErrorCode, KafkaError
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from broker.config import Config
-from broker.config_definition import ConfigSource, render
+from broker.configs.definition import ConfigSource, render
 
 ALL_BROKERS = ""
 """The resource name of configs for every broker."""

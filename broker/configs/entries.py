@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from broker.broker_config import ROOT_LOGGER, ROOT_LOGGER_LEVEL, broker_keys, broker_sources
-from broker.broker_defaults import CLUSTER_DEFAULTS, BrokerDefaults
-from broker.config_definition import ConfigDefinition, ConfigSource, ConfigType
-from broker.resource_config import CLIENT_METRICS_KEYS, GROUP_KEYS
+from broker.configs.broker import ROOT_LOGGER, ROOT_LOGGER_LEVEL, broker_keys, broker_sources
+from broker.configs.defaults import CLUSTER_DEFAULTS, BrokerDefaults
+from broker.configs.definition import ConfigDefinition, ConfigSource, ConfigType
+from broker.configs.resource import CLIENT_METRICS_KEYS, GROUP_KEYS
+from broker.configs.topic import TOPIC_KEYS, broker_default
 from broker.services import Services
-from broker.topic_config import TOPIC_KEYS, broker_default
 
 _NO_BROKER_DEFAULT = frozenset({"log.retention.ms", "log.roll.ms", "log.roll.jitter.ms", "log.flush.interval.ms"})
 """Kafka's keys without a default of their own (it is in .hours or nowhere): they are no synonyms until they are set."""

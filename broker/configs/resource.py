@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from broker.config import Config
-from broker.config_definition import Check, ConfigDefinition, ConfigType, Value, at_least, one_of
+from broker.configs.definition import Check, ConfigDefinition, ConfigType, Value, at_least, one_of
 from protocol.errors import ErrorCode, KafkaError
 
 _MATCH = re.compile(r"client_(instance_id|id|software_name|software_version|source_address|source_port)=.+")
