@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from storage.check import Problem
+from vector.arrays import Int64
 from vector.index import manifest as manifests
 from vector.index.catalog import sealed_file_names
 from vector.index.columns import Columns, distinct
@@ -16,7 +17,7 @@ from vector.index.journal import journal_name, replay
 from vector.index.manifest import MANIFEST_NAME, Entry, Manifest
 from vector.index.sealed import SealedSegment
 from vector.index.segment_files import segment_name
-from vector.index.settings import IndexSettings, Int64
+from vector.index.settings import IndexSettings
 
 
 def check_index(directory: Path) -> list[Problem]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from protocol.errors import ErrorCode, KafkaError
 from storage.clock import Clock, SystemClock
+from vector.arrays import Float32
 from vector.channel import ChannelClosed
 from vector.config import NO_MODEL, VectorConfig
-from vector.embed.port import Float32
 from vector.embed.scheduler import EmbedScheduler
 from vector.generation import Generation
 from vector.index.builder import Builder

@@ -10,7 +10,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from vector.embed.port import Float32, Refusal
+from vector.arrays import Float32
+from vector.embed.port import Refusal
 from vector.embed.scheduler import EmbedScheduler
 from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex

@@ -8,7 +8,7 @@ import numpy as np
 
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, select_records, walk_batches
-from vector.embed.port import Float32
+from vector.arrays import Float32
 from vector.extract import content_hash, extract_text
 from vector.indexer import LogSource
 from vector.request import vector_from_bytes

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from vector.arrays import Float32
 from vector.index.partition_index import PartitionIndex
 from vector.index.query import IndexQuery
-from vector.index.settings import Float32
 from vector.priority import lower_priority
 
 LIMIT = 10

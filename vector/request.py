@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from protocol.errors import ErrorCode, KafkaError
+from vector.arrays import Float32
 from vector.filter.parse import parse_filter
 from vector.filter.path import parse_column
 from vector.filter.tree import Condition
 
-Float32 = npt.NDArray[np.float32]
 Mode = Literal["vector", "text", "hybrid"]
 Fusion = Literal["rrf", "weighted"]
 Isolation = Literal["read_committed", "read_uncommitted"]

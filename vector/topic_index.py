@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from protocol.errors import ErrorCode, KafkaError
+from vector.arrays import Float32
 from vector.config import VectorConfig
-from vector.embed.port import Float32
 from vector.embed.scheduler import EmbedScheduler
 from vector.generation import Generation, Generations, Identity
 from vector.generation_index import GenerationIndex, TopicPlace, WorkerParts, known_vectors

@@ -7,7 +7,8 @@ import numpy as np
 
 from broker.gateways.body import Consistency, Example, Filter, Query, RecordId, SearchBody
 from protocol.errors import ErrorCode, KafkaError
-from vector.request import EVERY_PARTITION, Float32, SearchRequest
+from vector.arrays import Float32
+from vector.request import EVERY_PARTITION, SearchRequest
 from vector.request import Query as SearchQuery
 
 

@@ -6,8 +6,9 @@ from hashlib import blake2b
 
 import numpy as np
 
+from vector.arrays import Float32
 from vector.embed.pieces import cut_at_characters
-from vector.embed.port import Float32, Kind
+from vector.embed.port import Kind
 
 DEFAULT_DIMENSIONS = 64
 _WORD = re.compile(r"\w+")

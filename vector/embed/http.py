@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from vector.arrays import Float32
 from vector.embed.answers import classify, readable
 from vector.embed.endpoint import HttpEndpoint
 from vector.embed.pieces import cut_at_characters
-from vector.embed.port import Float32, Kind, PausedError, TransientError
+from vector.embed.port import Kind, PausedError, TransientError
 
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
 """2,048 vectors of 3,072 numbers in JSON are half of it; a server that sends more for ever must not fill the memory."""

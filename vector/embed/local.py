@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from vector.arrays import Float32
 from vector.embed.pieces import CHARACTERS_READ_MAX, cut_at_windows, overlap
-from vector.embed.port import EmbedError, Float32, Kind, ModelMissingError
+from vector.embed.port import EmbedError, Kind, ModelMissingError
 
 MODEL_FILE = "model.int8.onnx"
 TOKENIZER_FILE = "tokenizer.json"

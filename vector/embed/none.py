@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from vector.arrays import Float32
 from vector.config import NO_MODEL
-from vector.embed.port import Float32, Kind, PausedError, PoisonError
+from vector.embed.port import Kind, PausedError, PoisonError
 
 
 class NoEmbedder:

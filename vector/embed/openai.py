@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from vector.arrays import Float32
 from vector.embed.answers import classify, readable
 from vector.embed.pieces import cut_at_characters
-from vector.embed.port import EmbedSettings, Float32, Kind, PausedError, TransientError
+from vector.embed.port import EmbedSettings, Kind, PausedError, TransientError
 
 TEXTS_PER_CALL = 512  # of the 2,048 that OpenAI takes: a refusal costs less, and calls run in parallel
 TOKENS_PER_CALL = 300_000

@@ -4,12 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from vector.arrays import Float32
 from vector.embed.endpoint import HttpEndpoint
 
-Float32 = npt.NDArray[np.float32]
 Kind = Literal["query", "passage"]
 
 

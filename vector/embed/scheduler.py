@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from protocol.errors import ErrorCode, KafkaError
+from vector.arrays import Float32
 from vector.embed.circuit import Circuit
 from vector.embed.port import (
     Embedder,
     EmbedError,
-    Float32,
     Kind,
     PausedError,
     PoisonError,

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from vector.arrays import Float32
 from vector.embed.local import MODELS
 from vector.embed.pieces import CHARACTERS_READ_MAX, cut_at_windows, overlap
-from vector.embed.port import Float32, Kind, ModelMissingError
+from vector.embed.port import Kind, ModelMissingError
 
 BATCH_TEXTS = 32
 

@@ -9,6 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from vector.arrays import Float32, Int64
 from vector.index.columns import Columns, distinct, group_by_node, postings_at, record_of_posting
 from vector.index.fields import Fields
 from vector.index.fields import encode as encode_fields
@@ -30,7 +31,7 @@ from vector.index.segment_files import (
     encode,
     segment_name,
 )
-from vector.index.settings import HASH_BYTES, Counts, Float32, IndexSettings, Int64
+from vector.index.settings import HASH_BYTES, Counts, IndexSettings
 
 SAMPLE_QUERIES = 100
 RECALL_WANTED = 0.995

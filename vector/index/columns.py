@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vector.index.settings import Bool, Int32, Int64, UInt8
+from vector.arrays import Bool, Int32, Int64, UInt8
 
 
 @dataclass(slots=True, frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vector.arrays import Bool, Int64
 from vector.filter.tree import AtLeast, Condition, HasValue, InOffsets, InPartitions, InTimes, Not, is_below
 from vector.index.fields import Column, Fields
-from vector.index.settings import Bool, Int64
 
 
 @dataclass(slots=True, frozen=True)

@@ -16,9 +16,9 @@ from typing import Any, overload
 import msgpack
 import numpy as np
 
+from vector.arrays import Int32, Int64, UInt32
 from vector.filter.record_fields import RecordFields
 from vector.filter.values import Interval
-from vector.index.settings import Int32, Int64, UInt32
 
 VALUE_BYTES_MAX = 256
 """Of an encoded string; the rest of a longer one is cut off."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vector.arrays import Float32
 from vector.index.columns import newest
 from vector.index.scoring import similarities
 from vector.index.search import Found, Part
-from vector.index.settings import Float32
 from vector.request import Fusion
 
 RANK_CONSTANT = 60

@@ -7,12 +7,12 @@ from typing import Protocol
 
 import numpy as np
 
+from vector.arrays import Bool, Int64
 from vector.filter.record_fields import all_values
 from vector.index.columns import first_postings, record_of_posting
 from vector.index.fields import VALUE_BYTES_MAX, Fields, merge
 from vector.index.search import Found, Part, count_duplicates
 from vector.index.selection import ReadRecords
-from vector.index.settings import Bool, Int64
 
 Leg = Callable[[Sequence[Part], int], list[Found]]
 """One way of searching: the min(count, matches) best records of the parts, in order."""

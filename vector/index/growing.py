@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vector.arrays import Bool, Float32, Int64
 from vector.index.columns import Columns
 from vector.index.fields import Fields, appended
 from vector.index.scoring import rough_scores, stored_form
 from vector.index.segment import Trust, best
-from vector.index.settings import POSTINGS_PER_ROW_MAX, Bool, Counts, Float32, IndexSettings, Int64, Run
+from vector.index.settings import POSTINGS_PER_ROW_MAX, Counts, IndexSettings, Run
 
 if TYPE_CHECKING:
     from vector.index.lexical import GrowingTexts, Texts

@@ -14,11 +14,12 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from vector.arrays import Float32
 from vector.index.fields import decode as decode_fields
 from vector.index.fields import encode as encode_fields
 from vector.index.files import Buffer, DamagedFile, checksum
 from vector.index.growing import GrowingSegment
-from vector.index.settings import HASH_BYTES, Float32, IndexSettings, Run
+from vector.index.settings import HASH_BYTES, IndexSettings, Run
 
 FRAME_HEAD = struct.Struct("<II")
 JOURNAL_SUFFIX = ".journal"

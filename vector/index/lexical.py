@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tantivy
 
-from vector.index.settings import Float32, Int64
+from vector.arrays import Float32, Int64
 
 WRITER_BYTES = 15_000_000
 """What tantivy asks for at least, about; it is freed when the writing ends."""

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from vector.arrays import Float32, Int64
 from vector.index import manifest as manifests
 from vector.index.build import Built, build
 from vector.index.catalog import AnySegment, Catalog, entry_of, open_catalog, sealed_file_names, segment_file_names
@@ -27,7 +28,7 @@ from vector.index.sealed import SealedSegment
 from vector.index.search import Part, SearchCounters, plan, search
 from vector.index.segment_files import COLUMNS_SUFFIX, segment_name
 from vector.index.selection import ReadRecords, between, read_nothing
-from vector.index.settings import HASH_BYTES, Counts, Float32, IndexSettings, Int64, Run
+from vector.index.settings import HASH_BYTES, Counts, IndexSettings, Run
 from vector.index.snapshot import Snapshot
 
 PENDING_BYTES_MAX = 32 * 1024 * 1024

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.errors import ErrorCode, KafkaError
+from vector.arrays import Float32, Int64
 from vector.filter.tree import Condition
-from vector.index.settings import Float32, IndexSettings, Int64
+from vector.index.settings import IndexSettings
 
 NO_LIMIT = np.iinfo(np.int64).max
 

@@ -6,7 +6,8 @@ sum is taken in float64 and rounded to float32: the same vector gets the same sc
 
 import numpy as np
 
-from vector.index.settings import Bool, Float32, Float64, IndexSettings, Metric
+from vector.arrays import Bool, Float32, Float64
+from vector.index.settings import IndexSettings, Metric
 
 NORM_MIN = 1e-12
 RESCORE_ROWS_MAX = 4096

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
+from vector.arrays import Bool, Float32, Int64
 from vector.index.columns import Columns, distinct
 from vector.index.fields import Fields
 from vector.index.fields import decode as decode_fields
@@ -22,7 +23,7 @@ from vector.index.segment_files import (
     SegmentHeader,
     decode,
 )
-from vector.index.settings import HASH_BYTES, Bool, Counts, Float32, Int64, Metric
+from vector.index.settings import HASH_BYTES, Counts, Metric
 
 if TYPE_CHECKING:
     from vector.index.lexical import Texts

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 import faiss
 import numpy as np
 
+from vector.arrays import Bool, Float32, Int64
 from vector.index.columns import distinct, newest
 from vector.index.query import Candidate, IndexQuery, RecordFilter
 from vector.index.scoring import similarities
 from vector.index.segment import SegmentView
 from vector.index.selection import Matches, ReadRecords, of_postings, select
-from vector.index.settings import Bool, Float32, IndexSettings, Int64
+from vector.index.settings import IndexSettings
 
 _thread = threading.local()
 

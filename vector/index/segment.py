@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from vector.arrays import Bool, Float32, Int64
 from vector.index.columns import Columns
 from vector.index.fields import Fields
 from vector.index.scoring import rounding_margin
-from vector.index.settings import Bool, Counts, Float32, Int64, Metric
+from vector.index.settings import Counts, Metric
 
 if TYPE_CHECKING:
     from vector.index.lexical import Texts

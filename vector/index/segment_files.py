@@ -15,10 +15,11 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from vector.arrays import Hashes, Int32, Int64
 from vector.index.columns import Columns
 from vector.index.files import Buffer, DamagedFile, FileReference, checksum, map_file
 from vector.index.segment import Trust
-from vector.index.settings import HASH_BYTES, Counts, Hashes, Int32, Int64
+from vector.index.settings import HASH_BYTES, Counts
 
 MAGIC = b"SLIDX001"
 COLUMNS_SUFFIX = ".columns"

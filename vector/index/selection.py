@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.record_batch import Record
+from vector.arrays import Bool, Int64
 from vector.filter.record_fields import all_values
 from vector.filter.tree import Condition, Subject, passes
 from vector.index.columns import Columns, distinct, first_postings, postings_at, record_of_posting
 from vector.index.conditions import RecordColumns, evaluate
 from vector.index.query import RecordFilter
 from vector.index.segment import SegmentView
-from vector.index.settings import Bool, Int64
 
 ReadRecords = Callable[[int, Sequence[int]], Mapping[int, Record]]
 """(partition, offsets ascending) -> those of the records that the log still has, by offset. Raises KafkaError."""

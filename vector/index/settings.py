@@ -3,24 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from vector.index.fields import Fields
+from vector.arrays import Float32, Int64, UInt8
+from vector.index.fields import Fields
 
 Metric = Literal["cosine", "dot", "l2"]
 Storage = Literal["fp32", "fp16", "sq8"]
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Int32 = npt.NDArray[np.int32]
-UInt8 = npt.NDArray[np.uint8]
-UInt32 = npt.NDArray[np.uint32]
-Bool = npt.NDArray[np.bool_]
-Hashes = npt.NDArray[np.bytes_]
 
 HASH_BYTES = 16
 """Length of a content hash."""
@@ -106,5 +97,5 @@ class Run:
     skipped: Counter[str]
     failed: int
     next_offset: int
-    fields: "Fields | None" = None
+    fields: Fields | None = None
     texts: Mapping[bytes, str] = field(default_factory=dict)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vector.arrays import Float32, Int64
 from vector.index.search import Found, Part, expand, first_distinct
-from vector.index.settings import Float32, Int64
 
 if TYPE_CHECKING:
     from vector.index.lexical import Texts

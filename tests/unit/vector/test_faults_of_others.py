@@ -8,7 +8,7 @@ import pytest
 
 from protocol.record_batch import Record
 from tests.unit.vector.test_search_run import VECTOR, Topic, place, topic_of
-from vector.embed.port import Float32
+from vector.arrays import Float32
 from vector.index.scoring import similarities, stored_form
 
 COPIES, OTHERS = 300, 40

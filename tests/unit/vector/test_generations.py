@@ -12,9 +12,10 @@ import pytest
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, build_batch
 from vector import topic_index
+from vector.arrays import Float32
 from vector.config import VectorConfig
 from vector.embed.hashing import HashingEmbedder
-from vector.embed.port import Embedder, EmbedSettings, Float32, Kind, PoisonError
+from vector.embed.port import Embedder, EmbedSettings, Kind, PoisonError
 from vector.generation import Generations, Identity
 from vector.generation_index import WorkerParts
 from vector.index.builder import Builder

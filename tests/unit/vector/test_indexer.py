@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, build_batch
+from vector.arrays import Float32
 from vector.embed import circuit as circuits
 from vector.embed import scheduler as scheduling
 from vector.embed.hashing import HashingEmbedder
-from vector.embed.port import Float32, Kind, PausedError, PoisonError, TransientError
+from vector.embed.port import Kind, PausedError, PoisonError, TransientError
 from vector.embed.scheduler import EmbedScheduler
 from vector.extract import content_hash
 from vector.index.builder import Builder

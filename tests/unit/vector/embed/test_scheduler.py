@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vector.arrays import Float32
 from vector.embed.hashing import HashingEmbedder
-from vector.embed.port import Float32, Kind, PausedError, PoisonError, Refusal, estimated_tokens
+from vector.embed.port import Kind, PausedError, PoisonError, Refusal, estimated_tokens
 from vector.embed.scheduler import EmbedScheduler
 from vector.extract import content_hash
 
