@@ -11,6 +11,7 @@ import pytest
 
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, build_batch
+from tests.unit.vector.search_message import search_message
 from vector import topic_index
 from vector.arrays import Float32
 from vector.config import VectorConfig
@@ -159,27 +160,7 @@ def live_number(topic: TopicIndex) -> int | None:
 
 
 async def search(topic: TopicIndex, worker: Worker, text: str = "disk") -> dict[str, Any]:
-    message = {
-        "queries": [{"text": text}],
-        "limit": 100,
-        "min_similarity": None,
-        "partitions": [{"partition": p, "from": -1, "until": -1, "log_start": 0} for p in worker.log.values],
-        "from_timestamp": -1,
-        "until_timestamp": -1,
-        "filter": None,
-        "collapse": None,
-        "cursor": None,
-        "mode": "vector",
-        "fusion": "rrf",
-        "vector_weight": 0.5,
-        "exact": False,
-        "ef": -1,
-        "min_offsets": {},
-        "wait_ms": 0,
-        "partial_ok": False,
-        "vectors": False,
-        "gone": [],
-    }
+    message = search_message(text, 100, worker.log.values)
     return await TopicSearch(topic, worker.log, worker.threads).search(message)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, build_batch
+from tests.unit.vector.search_message import search_message
 from vector import generation_index, topic_index
 from vector.config import VectorConfig
 from vector.embed.hashing import HashingEmbedder
@@ -99,27 +100,7 @@ async def indexed(topic: TopicIndex, partitions: int) -> None:
 
 
 def search(limit: int = 10) -> dict[str, Any]:
-    return {
-        "queries": [{"text": "disk"}],
-        "limit": limit,
-        "min_similarity": None,
-        "partitions": [{"partition": 0, "from": -1, "until": -1, "log_start": 0}],
-        "from_timestamp": -1,
-        "until_timestamp": -1,
-        "filter": None,
-        "collapse": None,
-        "cursor": None,
-        "mode": "vector",
-        "fusion": "rrf",
-        "vector_weight": 0.5,
-        "exact": False,
-        "ef": -1,
-        "min_offsets": {},
-        "wait_ms": 0,
-        "partial_ok": False,
-        "vectors": False,
-        "gone": [],
-    }
+    return search_message("disk", limit, [0])
 
 
 async def test_partitions_added_while_the_model_loads_are_indexed(worker: Worker) -> None:
