@@ -8,7 +8,7 @@ segments back, and what was staged is removed; readers keep the mappings that th
 import errno
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from protocol.errors import ErrorCode, KafkaError
@@ -17,7 +17,7 @@ from protocol.record_keys import read_keys
 from storage.aborted_transactions import AbortedTransaction, AbortedTransactions
 from storage.clock import Clock
 from storage.compacted_segment import CompactedSegment, remove_staged
-from storage.compaction import CompactionPlan, group_segments, plan_compaction
+from storage.compaction import CompactionPlan, group_segments, plan_compaction, tail_closes_segment
 from storage.compaction_filter import CompactedTransactions, CompactionFilter, ProducerEnds
 from storage.config import LogConfig, StorageConfig
 from storage.errors import StorageFailure
@@ -105,11 +105,17 @@ class Cleaner:
 
     def consider(self, log: PartitionLog) -> None:
         """Put the log on the list if it is worth compacting."""
-        plan = self._plan(log)
+        plan = self._plan(log, log.dirty_segments)
         if plan is None or log in self._uncleanable:
             self._waiting.pop(log, None)
         else:
             self._waiting[log] = plan.dirty_ratio
+
+    def needs_checkpoint(self, log: PartitionLog) -> bool:
+        """Whether nothing but a checkpoint keeps the log from being compacted. Not while others are: there is time then."""
+        if self.waiting or log.deleted or log in self._uncleanable:
+            return False
+        return tail_closes_segment(log.segments, log.tail, log.config) or self._plan(log, busy=()) is not None
 
     def forget(self, log: PartitionLog) -> None:
         """A log has been deleted."""
@@ -123,7 +129,7 @@ class Cleaner:
         while self._waiting and self._services.wal.failed is None:
             log = max(self._waiting, key=self._waiting.__getitem__)
             del self._waiting[log]
-            plan = None if log.deleted else self._plan(log)
+            plan = None if log.deleted else self._plan(log, log.dirty_segments)
             if plan is not None:
                 self._begin(log, plan)
                 return
@@ -133,13 +139,13 @@ class Cleaner:
         self._closing = True
         self._worker.close()
 
-    def _plan(self, log: PartitionLog) -> CompactionPlan | None:
+    def _plan(self, log: PartitionLog, busy: Container[Segment]) -> CompactionPlan | None:
         return plan_compaction(
             log.segments,
             log.config,
             cleaned_offset=log.cleaned_offset,
             last_stable_offset=log.last_stable_offset,
-            busy=log.dirty_segments,
+            busy=busy,
             now_ms=self._clock.time_ms(),
         )
 

@@ -199,8 +199,9 @@ class LogManager:
             for log in logs:
                 if log.segments and not log.flushing and not log.deleted:
                     self._maintain_log(log, now_ms)
+        to_compact = any(log.config.compacts and self._cleaner.needs_checkpoint(log) for log in logs)
         self._cleaner.start()
-        self._write_behind.tick()
+        self._write_behind.tick(to_compact=to_compact)
         self._check_space()
 
     def checkpoint(self) -> None:

@@ -31,6 +31,9 @@ FLUSH_LOG_BYTES = 32 << 10
 """Worth a write of its own: with many busy logs a round waits until each has about this much."""
 BACKLOG_BYTES = 16 << 20
 """Beyond it the loop writes behind itself: the thread does not get enough of a busy core, and the WAL would grow."""
+COMPACTION_CHECKPOINT_S = 4.0
+"""After a synced checkpoint, before another one only because compaction waits for it: a little less than the time between
+two calls of `tick`, so that a closed segment is being compacted 10 s later. Kafka's cleaner looks every 15 s."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -132,7 +135,7 @@ class WriteBehind:
         """The names in these directories may not be on the disk."""
         self._writer.distrust([self._directory, *directories])
 
-    def request(self, *, checkpoint: bool, clean: bool = False) -> None:
+    def request(self, *, checkpoint: bool, clean: bool = False, sync: bool = False) -> None:
         """Begin a round soon, or after the running one."""
         if self._services.wal.failed is not None:
             return
@@ -142,10 +145,14 @@ class WriteBehind:
                 self._run_later(self._begin)
         self._wanted.checkpoint |= checkpoint
         self._wanted.clean |= clean
+        self._wanted.sync |= sync
 
-    def tick(self) -> None:
-        """Every few seconds: a checkpoint if one is due, another attempt after a full disk."""
-        due = self._clock.monotonic() - self._checkpoint_time >= self._config.checkpoint_interval_ms / 1000
+    def tick(self, *, to_compact: bool = False) -> None:
+        """Every few seconds: a checkpoint if one is due or compaction waits for it, another attempt after a full disk."""
+        now = self._clock.monotonic()
+        if to_compact and self.idle and now - self._sync_time >= COMPACTION_CHECKPOINT_S:
+            self.request(checkpoint=True, sync=True)
+        due = now - self._checkpoint_time >= self._config.checkpoint_interval_ms / 1000
         changed = self._dirty or self._services.changed or self._services.file_changes
         if self.idle and (self.disk_full is not None or (changed and due)):
             self.request(checkpoint=True)
@@ -220,13 +227,13 @@ class WriteBehind:
         self._next_slice()
 
     def _must_sync(self, current: _Round) -> bool:
-        if self._config.sync != "os" or current.clean:
-            return True
-        # The kernel decides: two checkpoint intervals bound what a power failure makes recovery read again.
-        due = self._clock.monotonic() - self._sync_time >= 2 * self._config.checkpoint_interval_ms / 1000
-        if due:
-            self._sync_time = self._clock.monotonic()
-        return due
+        now = self._clock.monotonic()
+        # Under `os` the kernel decides: two checkpoint intervals bound what a power failure makes recovery read again.
+        due = now - self._sync_time >= 2 * self._config.checkpoint_interval_ms / 1000
+        if self._config.sync == "os" and not (current.clean or current.sync or due):
+            return False
+        self._sync_time = now
+        return True
 
     def _next_slice(self) -> None:
         current = self._round

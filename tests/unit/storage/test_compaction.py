@@ -17,6 +17,7 @@ from protocol.record_batch import (
     walk_batches,
 )
 from storage.check import check_directory
+from storage.checkpoint import read_checkpoint
 from storage.compaction import group_segments, plan_compaction
 from storage.config import LogConfig
 from storage.offset_map import OffsetMap
@@ -420,6 +421,31 @@ def test_a_broker_that_never_compacts_needs_no_thread() -> None:
     world.write(b"a")
     compact(world)
     assert not world.machine.workers[2].jobs
+
+
+@pytest.mark.parametrize("sync", ["always", "os"])
+@pytest.mark.parametrize("written", [True, False])
+def test_compaction_waits_10_s_at_most_for_a_checkpoint(sync: str, written: bool) -> None:
+    """0077_compaction of librdkafka: compaction asks for the checkpoint that completes closed segments, whether they are
+    in files or still in the WAL; with nothing left to compact it asks for none."""
+    world = World(COMPACT, sync=sync)
+    for value in range(30):
+        put(world, (b"a", b"%d" % value), (b"b" * 100, b""))
+        if written and value == 28:
+            world.flush()
+    for _ in range(3):
+        world.clock.advance(5_000)
+        compact(world)
+    assert len(world.log.segments) > 1
+    left = [offset for offset in table(world) if offset < world.log.segments[-1].base_offset]
+    assert len(left) <= 4
+    checkpoint = read_checkpoint(world.disk, DIRECTORY)
+    for _ in range(4):
+        world.clock.advance(4_000)
+        compact(world)
+    assert read_checkpoint(world.disk, DIRECTORY) == checkpoint
+    world.manager.close()
+    assert check_directory(DIRECTORY, world.disk) == []
 
 
 # ---- transactions
