@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from protocol.errors import ErrorCode, KafkaError
@@ -10,8 +10,10 @@ from vector.generation import Generation
 from vector.index.partition_index import PartitionIndex
 from vector.indexer import LogSource
 from vector.log_reader import LogReader
-from vector.query_points import QueryPoints
-from vector.search_run import Snapshot, run_search
+from vector.query_points import Point, QueryPoints
+from vector.search_run import Row, Snapshot, read_cursors, run_search
+from vector.shard import Shard
+from vector.shards import Shards
 from vector.threads import WorkerThreads
 from vector.topic_index import TopicIndex
 
@@ -57,7 +59,7 @@ class TopicSearch:
         snapshot = Snapshot(topic.assignment.topic_id, generation.number, {p: state[0] for p, state in states.items()})
         try:
             results = await loop.run_in_executor(
-                self._threads.search, run_search, indexes, points, message, snapshot, reader
+                self._threads.search, _search, indexes, points, message, snapshot, reader
             )
         finally:
             reader.stop()
@@ -95,6 +97,21 @@ class TopicSearch:
             failed = index.counts.failed if index else 0
             states[partition] = (self._topic.indexed_offset(partition), self._topic.lag_ms(partition), failed)
         return states
+
+
+# In a search thread
+
+
+def _search(
+    indexes: Mapping[int, PartitionIndex],
+    points: Sequence[Point],
+    message: Mapping[str, Any],
+    snapshot: Snapshot,
+    reader: LogReader,
+) -> list[tuple[list[Row], bytes | None]]:
+    cursors = read_cursors(message, snapshot)
+    shard = Shard(indexes, message, cursors[0].up_to, reader)
+    return run_search(Shards(shard), points, message, cursors)
 
 
 # In the index thread

@@ -1,13 +1,14 @@
 """Hybrid search: the nearest records and those with the words, made one ranking. The lists hold each text once, so that a line that
 was logged a thousand times takes one place in each, not all of them."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from vector.arrays import Float32
 from vector.index.columns import newest
+from vector.index.hits import RecordHit
 from vector.index.scoring import similarities
 from vector.index.search import Found, Part
 from vector.request import Fusion
@@ -18,15 +19,11 @@ CANDIDATES_MIN = 100
 """Distinct texts of each list that are fused, or twice as many as there should be hits."""
 
 
-Place = tuple[int, int]
-"""(partition, offset)."""
-
-
 @dataclass(slots=True)
 class Fused:
     """A record in the lists. `text_score` and the ranks, from 1, where it is in that list."""
 
-    hit: Found
+    hit: RecordHit
     similarity: float
     text_score: float | None = None
     vector_rank: int | None = None
@@ -34,18 +31,14 @@ class Fused:
     score: float = 0.0
 
 
-def fuse(
-    near: Sequence[Found], worded: Sequence[Found], vector: Float32, fusion: Fusion, vector_weight: float
-) -> list[Fused]:
-    """All of both lists, best first; each list holds a record once."""
+def fuse(near: Sequence[RecordHit], worded: Sequence[RecordHit], fusion: Fusion, vector_weight: float) -> list[Fused]:
+    """All of both lists, best first; each list holds a record once. Those of `worded` have their similarity."""
     records = {
         (hit.partition, hit.offset): Fused(hit, hit.score, vector_rank=rank) for rank, hit in enumerate(near, start=1)
     }
-    only_worded = [hit for hit in worded if (hit.partition, hit.offset) not in records]
-    for hit, similarity in _similarities(only_worded, vector):
-        records[hit.partition, hit.offset] = Fused(hit, similarity)
     for rank, hit in enumerate(worded, start=1):
-        record = records[hit.partition, hit.offset]
+        assert hit.similarity is not None
+        record = records.setdefault((hit.partition, hit.offset), Fused(hit, hit.similarity))
         record.text_score, record.text_rank = hit.score, rank
     fused = list(records.values())
     if fusion == "rrf":
@@ -57,21 +50,24 @@ def fuse(
     return sorted(fused, key=lambda record: -record.score)
 
 
-def _similarities(hits: Sequence[Found], vector: Float32) -> Iterator[tuple[Found, float]]:
-    """Each hit with the similarity of its record's nearest piece."""
-    of_part: dict[int, list[Found]] = {}
-    for hit in hits:
-        of_part.setdefault(id(hit.part), []).append(hit)
-    for found in of_part.values():
-        view = found[0].part.view
-        offsets = np.array([hit.offset for hit in found])
-        firsts = np.searchsorted(view.columns.offsets, offsets)
-        ends = np.searchsorted(view.columns.offsets, offsets, side="right")
+def similarities_of(hits: Sequence[Found], vector: Float32) -> list[float]:
+    """For each hit that of its record's nearest piece."""
+    of_part: dict[int, list[int]] = {}
+    for place, hit in enumerate(hits):
+        of_part.setdefault(id(hit.part), []).append(place)
+    found = [0.0] * len(hits)
+    for places in of_part.values():
+        part = hits[places[0]].part
+        offsets = np.array([hits[place].offset for place in places])
+        firsts = np.searchsorted(part.view.columns.offsets, offsets)
+        ends = np.searchsorted(part.view.columns.offsets, offsets, side="right")
         rows = np.concatenate([np.arange(first, end) for first, end in zip(firsts, ends, strict=True)])
-        nodes = view.columns.nodes[rows].astype(np.int64)
-        scores = similarities(view.rows(nodes), vector, found[0].part.settings.metric)
+        nodes = part.view.columns.nodes[rows].astype(np.int64)
+        scores = similarities(part.view.rows(nodes), vector, part.settings.metric)
         starts = np.cumsum(ends - firsts) - (ends - firsts)
-        yield from zip(found, np.maximum.reduceat(scores, starts).tolist(), strict=True)
+        for place, score in zip(places, np.maximum.reduceat(scores, starts).tolist(), strict=True):
+            found[place] = score
+    return found
 
 
 def _reciprocal(rank: int | None) -> float:
@@ -96,25 +92,27 @@ def chunked(parts: Sequence[Part]) -> bool:
     return any(part.view.columns.chunked for part in parts)
 
 
-def of_same_text(parts: Sequence[Part], fused: Sequence[Fused], limit: int) -> list[tuple[Found, Fused]]:
-    """The first `limit` records, best first, where each of `fused` stands for all records of its text."""
-    nodes = [part.view.nodes_of([one.hit.content for one in fused]) for part in parts]
-    found: list[tuple[Found, Fused]] = []
-    for number, one in enumerate(fused):
-        if len(found) >= limit and one.score < found[-1][1].score:
+def of_same_text(parts: Sequence[Part], texts: Sequence[tuple[bytes, float]], limit: int) -> list[tuple[int, Found]]:
+    """The records of texts (content hash, score; best first), until there are `limit` and the next text is strictly worse, each with
+    the place of its text."""
+    nodes = [part.view.nodes_of([content for content, _ in texts]) for part in parts]
+    found: list[tuple[int, Found]] = []
+    last = 0.0
+    for number, (content, score) in enumerate(texts):
+        if len(found) >= limit and score < last:
             break
         for part, known in zip(parts, nodes, strict=True):
             if known[number] >= 0:
-                hits = _records(part, int(known[number]), one.hit.content, limit)
-                found += [(replace(hit, score=one.score), one) for hit in hits]
-    found.sort(key=lambda pair: pair[0].order)
-    return found[:limit]
+                hits = _records(part, int(known[number]), score, content, limit)
+                found += [(number, hit) for hit in hits]
+                last = score
+    return found
 
 
-def _records(part: Part, node: int, content: bytes, count: int) -> list[Found]:
+def _records(part: Part, node: int, score: float, content: bytes, count: int) -> list[Found]:
     columns = part.view.columns
     postings = newest(columns, part.matching.of(part.view.postings_of(node)), count)
     return [
-        Found(0.0, int(columns.timestamps_ms[p]), part.partition, int(columns.offsets[p]), content, part, int(p))
+        Found(score, int(columns.timestamps_ms[p]), part.partition, int(columns.offsets[p]), content, part, int(p))
         for p in postings
     ]

@@ -147,9 +147,16 @@ def _write(index: tantivy.Index, texts: Iterable[tuple[int, str]]) -> None:
     writer.wait_merging_threads()
 
 
-def factors(parts: Sequence[Texts], terms: Sequence[str]) -> list[dict[str, float]]:
-    """What to multiply each segment's weights with, so that a word weighs the same in all of them: as in one index of all texts."""
-    count = sum(part.count for part in parts)
-    frequencies: Mapping[str, int] = {term: sum(part.frequency(term) for part in parts) for term in terms}
-    weights = {term: inverse_frequency(frequency, count) for term, frequency in frequencies.items() if frequency}
-    return [{term: weight / part.inverse_frequency(term) for term, weight in weights.items()} for part in parts]
+def word_counts(parts: Sequence[Texts], terms: Iterable[str]) -> tuple[int, dict[str, int]]:
+    """How many texts there are, and in how many of them each word stands."""
+    return sum(part.count for part in parts), {term: sum(part.frequency(term) for part in parts) for term in terms}
+
+
+def weights_of(count: int, frequencies: Mapping[str, int]) -> dict[str, float]:
+    """BM25's weight of each word that stands in any text."""
+    return {term: inverse_frequency(frequency, count) for term, frequency in frequencies.items() if frequency}
+
+
+def factors(part: Texts, weights: Mapping[str, float]) -> list[tuple[str, float]]:
+    """What to multiply a segment's weights with, so that a word weighs the same in all of them: as in one index of all texts."""
+    return [(term, weight / part.inverse_frequency(term)) for term, weight in weights.items()]

@@ -1,6 +1,6 @@
 """Records that have the words of a text, best first by BM25 over all segments as if they were one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,15 +24,29 @@ def terms_of(text: str) -> list[str]:
     return list(dict.fromkeys(words_of(text)))[:TERMS_MAX]
 
 
-def best_texts(parts: Sequence[Part], terms: Sequence[str], limit: int, *, collapse: bool) -> list[Found]:
+def counted_words(parts: Sequence[Part], terms: Sequence[str]) -> tuple[int, dict[str, int]]:
+    """How many texts the parts' segments have, and in how many of them each word stands: what the weights of words come from."""
+    from vector.index.lexical import word_counts
+
+    return word_counts([texts for part in parts if (texts := part.view.texts()) is not None], terms)
+
+
+def word_weights(count: int, frequencies: Mapping[str, int]) -> dict[str, float]:
+    """Weights as `best_texts` takes them: of the words that stand in any of all texts, wherever these are."""
+    from vector.index.lexical import weights_of
+
+    return weights_of(count, frequencies)
+
+
+def best_texts(parts: Sequence[Part], weights: Mapping[str, float], limit: int, *, collapse: bool) -> list[Found]:
     """The min(limit, matches) records with any of the words, in order; with `collapse` one for each text."""
     from vector.index.lexical import factors
 
-    having = [(part, texts) for part in parts if (texts := part.view.texts()) is not None and texts.count]
     found: list[Found] = []
-    for (part, texts), weights in zip(having, factors([texts for _, texts in having], terms), strict=True):
-        if weights:
-            found += _search_part(part, texts, list(weights.items()), limit, collapse=collapse)
+    for part in parts if weights else ():
+        texts = part.view.texts()
+        if texts is not None and texts.count:
+            found += _search_part(part, texts, factors(texts, weights), limit, collapse=collapse)
     found.sort(key=lambda hit: hit.order)
     return first_distinct(found, limit, collapse=collapse)
 

@@ -3,11 +3,13 @@
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,7 +26,9 @@ from vector.index.partition_index import PartitionIndex
 from vector.index.settings import IndexSettings, Run
 from vector.query_points import Point
 from vector.request import collapse_column
-from vector.search_run import Snapshot, run_search
+from vector.search_run import Snapshot, read_cursors, run_search
+from vector.shard import Shard
+from vector.shards import AskShard, Shards
 
 SETTINGS = IndexSettings(6, growing_rows_max=6, exact_matches_max=4, segment_rows_max=30, seal_rows_min=1, texts=True)
 WORDS = ("disk", "error", "user")
@@ -45,6 +49,8 @@ class Topic:
     indexes: dict[int, PartitionIndex]
     logs: dict[int, list[Record]]
     contents: dict[tuple[int, int], tuple[int, ...]]
+    workers: tuple[tuple[int, ...], ...] = ((0, 1),)
+    """Which partitions each worker has."""
 
     def append(self, partition: int, record: Record, contents: tuple[int, ...]) -> None:
         self.logs[partition].append(record)
@@ -78,8 +84,27 @@ class Topic:
         snapshot = Snapshot(TOPIC, 1, {p: index.indexed_offset for p, index in self.indexes.items()})
         mode = message["mode"]
         point = Point(None if mode == "text" else VECTOR, None if mode == "vector" else message["queries"][0]["text"])
-        (result,) = run_search(self.indexes, [point], message, snapshot, self.read)
+        cursors = read_cursors(message, snapshot)
+        shards = [
+            Shard({p: self.indexes[p] for p in of_worker}, message, cursors[0].up_to, self.read)
+            for of_worker in self.workers
+        ]
+        (result,) = run_search(
+            Shards(shards[0], [asked_over_a_channel(one) for one in shards[1:]]), [point], message, cursors
+        )
         return result
+
+
+def asked_over_a_channel(shard: Shard) -> AskShard:
+    """Another worker's: what goes there and comes back is msgpack."""
+
+    def ask(method: str, arguments: tuple[Any, ...]) -> "Future[Any]":
+        future: Future[Any] = Future()
+        sent = msgpack.unpackb(msgpack.packb(arguments), strict_map_key=False)
+        future.set_result(msgpack.unpackb(msgpack.packb(getattr(shard, method)(*sent)), strict_map_key=False))
+        return future
+
+    return ask
 
 
 @contextmanager
@@ -258,6 +283,41 @@ def test_mode_hybrid_finds_as_many_as_mode_vector(
             for row in rows:
                 assert row[4] == pytest.approx(best[place(row)], abs=1e-6)
                 assert (row[5] is None) == (row[7] is None)
+
+
+@given(
+    log=logs,
+    limit=st.integers(1, 12),
+    step=st.integers(1, 9),
+    mode=st.sampled_from(["vector", "text", "hybrid"]),
+    fusion=st.sampled_from(["rrf", "weighted"]),
+    collapse=st.sampled_from([None, "text", "key", "$.a"]),
+    conditions=st.sampled_from([None, '{"offset": {"gte": 3}}']),
+)
+@quick
+def test_partitions_of_two_workers_are_searched_as_those_of_one(
+    log: list[Any], limit: int, step: int, mode: str, fusion: str, collapse: str | None, conditions: str | None
+) -> None:
+    """Hits, scores, ranks, duplicates, vectors and cursors, page by page."""
+    with topic_of(log, step) as topic:
+        query = {"mode": mode, "fusion": fusion, "collapse": collapse, "filter": conditions, "limit": limit}
+        query |= {"vectors": True, "queries": [{"text": "disk users"}]}
+        cursor = None
+        while True:
+            topic.workers = ((0, 1),)
+            whole, next_cursor = topic.search(cursor=cursor, **query)
+            topic.workers = ((0,), (1,))
+            rows, other_cursor = topic.search(cursor=cursor, **query)
+            assert [comparable(row) for row in rows] == [comparable(row) for row in whole]
+            assert next_cursor == other_cursor
+            cursor = next_cursor
+            if cursor is None:
+                break
+
+
+def comparable(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A matrix of another shape may round the last bit differently."""
+    return tuple(round(value, 5) if isinstance(value, float) else value for value in row)
 
 
 CURSOR = Cursor(TOPIC, 3, b"s" * 8, {0: 9}, [(0, 4, 0), (1, 2**40, 2)])

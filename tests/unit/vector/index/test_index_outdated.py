@@ -53,7 +53,7 @@ def test_texts_that_are_asked_for_later_are_read_from_the_log(tmp_path: Path) ->
     index.close()
     index = PartitionIndex.open(tmp_path, with_texts)
     parts = index.parts(record_filter(IndexQuery(np.ones(6, dtype=np.float32))))
-    assert [hit.offset for hit in best_texts(parts, ["17"], 10, collapse=False)] == [17]
+    assert [hit.offset for hit in best_texts(parts, {"17": 1.0}, 10, collapse=False)] == [17]
     index.close()
     index = PartitionIndex.open(tmp_path, SETTINGS)  # and off again: nothing is made anew for that
     assert (index.indexed_offset, index.damages) == (50, [])
