@@ -7,9 +7,10 @@ data/vector/TOPIC_ID/GENERATION/PARTITION holds an index. What the file does not
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from vector.index.files import create_directory, replace_durable, sync_directory, write_durable
 
@@ -65,6 +66,42 @@ class _State:
         return {number for number in (self.live, self.building, self.previous) if number is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """What the generations of a topic are for: `live` is searched, `building` is to take its place, `previous` was searched before."""
+
+    live: Generation | None = None
+    building: Generation | None = None
+    previous: Generation | None = None
+
+    def to_message(self) -> dict[str, Any]:
+        """As msgpack carries it."""
+        named = {"live": self.live, "building": self.building, "previous": self.previous}
+        return {role: None if one is None else [one.number, asdict(one.identity)] for role, one in named.items()}
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any], topic_directory: Path) -> Self:
+        """The inverse, in this worker's folder of the topic."""
+        named = {
+            role: None if one is None else Generation(one[0], Identity(**one[1]), topic_directory / str(one[0]))
+            for role, one in message.items()
+        }
+        return cls(**named)
+
+    def create(self) -> None:
+        """Makes the folders that are not there yet: those of a worker that shares none with the topic's lead. Raises OSError."""
+        for one in (self.live, self.building):
+            if one is not None and not (one.directory / FILE).exists():
+                _create(one)
+
+    def clean(self, topic_directory: Path) -> None:
+        """Deletes the folders of all others."""
+        kept = {str(one.number) for one in (self.live, self.building, self.previous) if one is not None}
+        for path in _numbered(topic_directory):
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+
 class Generations:
     """The generations of one topic, on disk; all methods raise OSError, and may be called again then."""
 
@@ -102,6 +139,11 @@ class Generations:
     def previous(self) -> Generation | None:
         """The one that was searched before, kept to go back to."""
         return self._named(self._state.previous)
+
+    @property
+    def roles(self) -> Roles:
+        """All three."""
+        return Roles(self.live, self.building, self.previous)
 
     def _named(self, number: int | None) -> Generation | None:
         return None if number is None else self._found[number]
@@ -161,17 +203,21 @@ class Generations:
     def _create(self, identity: Identity) -> int:
         number = 1 + max((int(path.name) for path in _numbered(self._directory)), default=0)
         number = max(number, self._state.last + 1)
-        directory = self._directory / str(number)
-        create_directory(directory)
-        write_durable(directory / FILE, [json.dumps(asdict(identity), indent=2).encode()])
-        sync_directory(directory)
-        self._found[number] = Generation(number, identity, directory)
+        generation = Generation(number, identity, self._directory / str(number))
+        _create(generation)
+        self._found[number] = generation
         return number
 
     def _store(self, state: _State) -> None:
         if state != self._state:
             replace_durable(self._directory / STATE_FILE, json.dumps(asdict(state), indent=2).encode())
             self._state = state
+
+
+def _create(generation: Generation) -> None:
+    create_directory(generation.directory)
+    write_durable(generation.directory / FILE, [json.dumps(asdict(generation.identity), indent=2).encode()])
+    sync_directory(generation.directory)
 
 
 def _read_all(topic_directory: Path) -> list[Generation]:

@@ -13,6 +13,7 @@ from vector.arrays import Float32
 from vector.channel import ChannelClosed
 from vector.config import NO_MODEL, VectorConfig
 from vector.embed.scheduler import EmbedScheduler
+from vector.followers import Followers
 from vector.generation import Generation
 from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
@@ -42,6 +43,10 @@ class WorkerParts:
     builder: Builder
     forget_failures: Callable[[bytes, int], None]
     persistence: Persistence | None = None
+    followers: Followers | None = None
+    """Of the topics that this worker leads; None where it has all partitions."""
+    own_directory: bool = False
+    """Whether no other worker keeps indexes in `directory`, although another one leads."""
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -105,6 +110,8 @@ class GenerationIndex:
                     self.trouble = None
 
     def _open_in_thread(self, partition: int, recovered: int | None) -> None:
+        if partition in self.indexes:  # by a call whose caller was cancelled: a folder has one index
+            return
         config, identity = self._place.config, self.generation.identity
         settings = IndexSettings(
             dimensions=identity.dimensions,

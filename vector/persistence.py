@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,8 +43,10 @@ class StoredTopic(Protocol):
 class Persistence:
     """One per worker. Uploads in a thread of its own, one object at a time."""
 
-    def __init__(self, store: ObjectStore, threads: WorkerThreads) -> None:
+    def __init__(self, store: ObjectStore, threads: WorkerThreads, *, leads: bool = True) -> None:
+        """`leads`: it deletes what belongs to no worker's partitions too."""
         self._store = store
+        self._leads = leads
         self._threads = threads
         self._thread = ThreadPoolExecutor(1, "objects", initializer=lower_priority, initargs=(LOWEST_PRIORITY,))
         self._stored: dict[tuple[bytes, int, int], StoredIndex] = {}
@@ -80,9 +82,11 @@ class Persistence:
             generation = topic.generation
             if generation is None:
                 continue
-            stored = [await self._keep(topic, generation, *one) for one in list(topic.indexes.items())]
+            indexes = list(topic.indexes.items())
+            stored = [await self._keep(topic, generation, *one) for one in indexes]
             if any(stored) and self._live.get(topic.topic_id) != generation.number:
-                await self._in_thread(self._delete_others, topic.topic_id, generation.number)
+                mine = {str(partition) for partition, _ in indexes}
+                await self._in_thread(self._delete_others, topic.topic_id, generation.number, mine)
                 self._live[topic.topic_id] = generation.number
 
     async def _keep(self, topic: StoredTopic, generation: Generation, partition: int, index: PartitionIndex) -> bool:
@@ -108,15 +112,20 @@ class Persistence:
         name = f"{topic_id.hex()}/{generation.number}/{FILE}"
         self._store.put(name, (generation.directory / FILE).read_bytes())
 
-    def _delete_others(self, topic_id: bytes, live: int) -> None:
-        """Of several generations only the live one is kept: others are here, or can be made again from the log."""
+    def _delete_others(self, topic_id: bytes, live: int, mine: Collection[str]) -> None:
+        """Of several generations only the live one is kept: others are here, or can be made again from the log.
+
+        What other workers have of them they delete themselves, once they have stored what takes its place.
+        """
         names = self._store.list(f"{topic_id.hex()}/")
-        self._store.delete(name for name in names if _generation_of(name) != live)
+        of_others = [name for name in names if _generation_of(name) != live]
+        self._store.delete(name for name in of_others if _belongs(name, mine, leads=self._leads))
         self._stored = {k: stored for k, stored in self._stored.items() if k[0] != topic_id or k[1] == live}
 
     def forget_topic(self, topic_id: bytes) -> None:
         """The topic was deleted: so are its objects, soon."""
-        self._deleted.append(topic_id)
+        if self._leads:
+            self._deleted.append(topic_id)
         self._stored = {key: stored for key, stored in self._stored.items() if key[0] != topic_id}
         self._live.pop(topic_id, None)
 
@@ -192,6 +201,11 @@ class Persistence:
 
 def _prefix(topic_id: bytes, generation: int, partition: int) -> str:
     return f"{topic_id.hex()}/{generation}/{partition}"
+
+
+def _belongs(name: str, partitions: Collection[str], *, leads: bool) -> bool:
+    partition, separator, _ = name.split("/", 2)[2].partition("/")
+    return partition in partitions if separator else leads
 
 
 def _generation_of(name: str) -> int:

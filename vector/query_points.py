@@ -1,6 +1,6 @@
 """From queries to what is compared: every query's vector, with one call of the model for all their texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,10 @@ Query = Mapping[str, Any]
 """text, vector (float32 little-endian), record, or positive and negative (lists of such)."""
 
 
+VectorElsewhere = Callable[[int, int], Awaitable[Float32 | None]]
+"""The vector of a record of a partition that this worker has not: (partition, offset)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """A query: its vector float32[d] in modes vector and hybrid, its text in modes text and hybrid."""
@@ -33,33 +37,35 @@ class QueryPoints:
         self._topic = topic
         self._source = source
 
-    async def points(self, queries: Sequence[Query], mode: str) -> list[Point]:
-        """What each query is compared by in this mode; only vector and hybrid need the model. Raises KafkaError as `vectors`."""
+    async def points(self, queries: Sequence[Query], mode: str, elsewhere: VectorElsewhere) -> list[Point]:
+        """What each query is compared by in this mode; only vector and hybrid need the model.
+
+        Raises KafkaError: 15 without a model for texts, 42, 91.
+        """
         texts = [None if mode == "vector" else await self._text(query) for query in queries]
-        vectors = [None] * len(queries) if mode == "text" else await self.vectors(queries)
+        vectors = [None] * len(queries) if mode == "text" else await self._vectors(queries, elsewhere)
         return [Point(vector, text) for vector, text in zip(vectors, texts, strict=True)]
 
     async def _text(self, query: Query) -> str:
         return str(query["text"]) if query.get("text") is not None else await self.text_of(*query["record"])
 
-    async def vectors(self, queries: Sequence[Query]) -> list[Float32]:
-        """float32[d] per query. Raises KafkaError: 15 without a model for texts, 42, 91."""
+    async def _vectors(self, queries: Sequence[Query], elsewhere: VectorElsewhere) -> list[Float32]:
         points = [point for query in queries for point in _points(query)]
-        known: list[Float32 | str] = [await self._point(point) for point in points]
+        known: list[Float32 | str] = [await self._point(point, elsewhere) for point in points]
         texts = list(dict.fromkeys(point for point in known if isinstance(point, str)))
         embedded = dict(zip(texts, await self._embed(texts), strict=True)) if texts else {}
         resolved = iter([embedded[point] if isinstance(point, str) else point for point in known])
         return [self._combined(query, [next(resolved) for _ in _points(query)]) for query in queries]
 
-    async def _point(self, query: Query) -> Float32 | str:
+    async def _point(self, query: Query, elsewhere: VectorElsewhere) -> Float32 | str:
         if query.get("text") is not None:
             return str(query["text"])
         if query.get("vector") is not None:
             return self._given(query["vector"])
         partition, offset = query["record"]
         index = self._topic.indexes.get(partition)
-        found = {} if index is None else index.vectors_at([offset])
-        return found[offset] if offset in found else await self.text_of(partition, offset)
+        found = await elsewhere(partition, offset) if index is None else index.vectors_at([offset]).get(offset)
+        return await self.text_of(partition, offset) if found is None else found
 
     def _combined(self, query: Query, points: list[Float32]) -> Float32:
         """Of examples: what the positive ones have in common, moved away from the negative ones: 2 * mean(+) - mean(-)."""
@@ -116,8 +122,6 @@ class QueryPoints:
         return text
 
     async def _record(self, partition: int, offset: int) -> Record | None:
-        if partition not in self._topic.indexes:
-            return None
         run = await self._source.read(self._topic.assignment.topic_id, partition, offset, 1)
         batches = memoryview(run.batches)
         for header in walk_batches(batches):

@@ -25,6 +25,8 @@ from vector.index.text_search import best_texts, counted_words
 from vector.request import TEXT_COLLAPSE, collapse_column
 
 Message = Mapping[str, Any]
+METHODS = ("words", "names", "best", "legs", "same_text", "duplicates", "vectors")
+"""What others may ask for."""
 
 
 class Asked(NamedTuple):
@@ -48,7 +50,7 @@ class Words(NamedTuple):
 
 class Shard:
     """The segments of some partitions, as one search sees them. `message` is the broker's (`broker.search.service`); `up_to` by
-    partition, exclusive. Raises KafkaError."""
+    partition, exclusive: others are not looked at. Raises KafkaError."""
 
     def __init__(
         self, indexes: Mapping[int, PartitionIndex], message: Message, up_to: Mapping[int, int], read: ReadRecords
@@ -62,7 +64,7 @@ class Shard:
         self._parts: list[Part] = []
         for wanted in message["partitions"]:
             partition = wanted["partition"]
-            if partition in indexes:
+            if partition in indexes and partition in up_to:
                 bounds = _record_filter(wanted, message, condition, up_to[partition])
                 self._parts += indexes[partition].parts(bounds, read)
 

@@ -21,6 +21,8 @@ class WorkerThreads:
 
     index: ThreadPoolExecutor = field(default_factory=_index_thread)
     search: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SEARCH_THREADS, "search"))
+    shards: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SEARCH_THREADS, "shard"))
+    """For searches that other workers run: they wait for these in `search`, so no two workers may wait there for one another."""
     open: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "open"))
 
     def post_to_index(self, callback: Callable[[], None]) -> None:
@@ -31,5 +33,6 @@ class WorkerThreads:
     def close(self) -> None:
         """Waits for what the index thread is doing; everything else is dropped."""
         self.search.shutdown(wait=False, cancel_futures=True)
+        self.shards.shutdown(wait=False, cancel_futures=True)
         self.open.shutdown(wait=False, cancel_futures=True)
         self.index.shutdown(wait=True, cancel_futures=False)

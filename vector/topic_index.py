@@ -4,19 +4,20 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from protocol.errors import ErrorCode, KafkaError
 from vector.arrays import Float32
-from vector.config import VectorConfig
+from vector.assignment import Assignment
 from vector.embed.scheduler import EmbedScheduler
-from vector.generation import Generation, Generations, Identity
+from vector.generation import Generation, Generations, Identity, Roles
 from vector.generation_index import GenerationIndex, TopicPlace, WorkerParts, known_vectors
 from vector.index.partition_index import PartitionIndex
 from vector.indexer import LogState
 from vector.lag import LagClock
+from vector.offset_waits import OffsetWaits
 from vector.recall import Sampled
 
 QUERIES_REMEMBERED = 32
@@ -29,29 +30,10 @@ BACKGROUND_WAIT_MAX_S = 1.0
 """A build waits so long for live traffic before each run of records, and then goes on all the same: it must end some day."""
 BACKGROUND_POLL_S = 0.02
 EXPIRE_INTERVAL_S = 60.0
+FOLLOWERS_POLL_S = 0.5
+"""How often the lead asks workers that are not ready for a cut-over."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Assignment:
-    """A topic as the broker hands it over. `model` is never None here: the broker put in its default.
-
-    `recovered` has the log end of each partition at broker start, once: an index beyond it holds what the log has lost.
-    """
-
-    topic: str
-    topic_id: bytes
-    config: VectorConfig
-    model: str
-    states: dict[int, LogState]
-    recovered: dict[int, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    offsets: dict[int, int]
-    future: "asyncio.Future[None]"
 
 
 @dataclass(slots=True, frozen=True)
@@ -74,9 +56,13 @@ class TopicIndex:
         self.queries: deque[Float32] = deque(maxlen=QUERIES_REMEMBERED)
         """Vectors of the latest searches, to sample recall with."""
         self._parts = parts
+        self._leaving: GenerationIndex | None = None
+        """What was searched until a moment ago."""
         self._generations: Generations | None = None
+        """The lead's own; the others go by what they are told."""
+        self._told = None if assignment.roles is None else Roles.from_message(assignment.roles, self.directory)
         self._lags: dict[int, LagClock] = {}
-        self._waiters: set[_Waiter] = set()
+        self._waits = OffsetWaits(self.behind)
         self._work: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -106,6 +92,15 @@ class TopicIndex:
         """The live generation's open ones by partition."""
         return {} if self.live is None else self.live.indexes
 
+    def indexed_by(self, generation: int) -> GenerationIndex | None:
+        """The generation of this number, when it is open: workers cut over one after the other."""
+        known = (self.live, self.building, self._leaving)
+        return next((one for one in known if one is not None and one.generation.number == generation), None)
+
+    @property
+    def _roles(self) -> Roles:
+        return self._generations.roles if self._generations else self._told or Roles()
+
     @property
     def scheduler(self) -> EmbedScheduler | None:
         """Of the live generation's model; None while it is not there."""
@@ -115,14 +110,15 @@ class TopicIndex:
         """Begins to open and index, in the background."""
         self._follow(self.assignment.states)
         self._again()
-        self._spawn(self._keep_expiring())
+        self.spawn(self._keep_expiring())
 
     def _follow(self, states: Mapping[int, LogState]) -> None:
         for partition, state in states.items():
             clock = self._lags.setdefault(partition, LagClock(asyncio.get_running_loop().time))
             clock.saw(state.last_stable_offset)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does it in the background, until the topic is closed."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -181,13 +177,17 @@ class TopicIndex:
                 return
 
     async def _arrange(self) -> None:
+        if not self.assignment.leads:
+            await self._arrange_as_told()
+            return
         if self._generations is None:
             if self._parts.persistence is not None:
                 await self._parts.persistence.restore_generation(self.topic_id, self.directory)
             self._generations = await self._in_index_thread(Generations, self.directory)
             await self._take_back_lost()
         generations = self._generations
-        await self._open_live(generations)  # searches by vector work before the model is there, and without it
+        await self._tell_followers()
+        await self._open_live()  # searches by vector work before the model is there, and without it
         config, model = self.assignment.config, self.assignment.model
         embedder = (await self._parts.models.get(model, config.dimensions)).embedder
         identity = Identity(
@@ -200,15 +200,30 @@ class TopicIndex:
             config.dimensions,
         )
         await self._in_index_thread(generations.want, identity)
-        await self._open_live(generations)
-        await self._open_building(generations)
+        await self._tell_followers()
+        await self._open_live()
+        await self._open_building()
         await self._clean()
+
+    async def _tell_followers(self) -> None:
+        if self._parts.followers is not None:
+            await self._parts.followers.tell(self.topic_id, self._roles)
+
+    async def _arrange_as_told(self) -> None:
+        if self._told is None:
+            return  # until the lead has decided
+        if self._parts.own_directory:
+            await self._in_index_thread(self._told.create)
+        await self._take_back_lost()
+        await self._open_live()
+        await self._open_building()
+        if self._parts.own_directory:
+            await self._in_index_thread(self._told.clean, self.directory)
 
     async def _take_back_lost(self) -> None:
         """What a log lost with its tail goes from the kept generation too, which is opened again when it may be too late to know."""
-        assert self._generations is not None
-        kept, recovered = self._generations.previous, self.assignment.recovered
-        if kept is not None and recovered:
+        kept, recovered = self._roles.previous, self.assignment.recovered
+        if kept is not None and recovered and self.live is None:
             index = self._new_index(kept)
             await index.open([p for p in recovered if kept.partition_directory(p).is_dir()], recovered)
             await index.close()
@@ -219,21 +234,22 @@ class TopicIndex:
         options = {"gate": self._live_gate, "on_progress": self._progress, **options}
         return GenerationIndex(generation, place, self._parts, **options)
 
-    async def _open_live(self, generations: Generations) -> None:
-        if generations.live is None:
+    async def _open_live(self) -> None:
+        wanted = self._roles.live
+        if wanted is None:
             return
         if self.live is None:
-            self.live = self._new_index(generations.live)
+            self.live = self._new_index(wanted)
         await self.live.open(list(self.assignment.states), self.assignment.recovered)
-        self._spawn(self._index(self.live))
+        self.spawn(self._index(self.live))
 
     async def _index(self, index: GenerationIndex) -> None:
         """Indexes all that is open, once the model is there."""
         if index.scheduler is not None or await index.find_model():
             index.index(list(index.indexes))
 
-    async def _open_building(self, generations: Generations) -> None:
-        wanted = generations.building
+    async def _open_building(self) -> None:
+        wanted = self._roles.building
         if self.building is not None and self.building.generation != wanted:
             await self._abandon()
         if wanted is None or (
@@ -249,11 +265,14 @@ class TopicIndex:
             )
             self.building.background = True
             self._start = None
-            self._spawn(self._finish(self.building))
-        await self.building.open(list(self.assignment.states), self.assignment.recovered)
-        self._start = self._start or _Start(asyncio.get_running_loop().time(), self._records(self.building))
-        self._spawn(self._index(self.building))
-        self._built.set()
+            if self.assignment.leads:
+                self.spawn(self._finish(self.building))
+        building = self.building
+        await building.open(list(self.assignment.states), self.assignment.recovered)
+        self.spawn(self._index(building))
+        if self.building is building:  # not cut over meanwhile, by command
+            self._start = self._start or _Start(asyncio.get_running_loop().time(), self._records(building))
+            self._built.set()
 
     def _known_to_live(self, generation: Generation, hashes: list[bytes]) -> dict[bytes, Float32]:
         live = self.live
@@ -311,30 +330,71 @@ class TopicIndex:
         return building.behind(offsets) + (HOLD_RECORDS_MAX + 1 if unopened else 0)
 
     async def _hold(self, building: GenerationIndex) -> bool:
-        """Lets the live generation wait for the next one; whether that has taken its place."""
+        """Lets the live generation wait for the next one, in all workers; whether that has taken its place."""
+        followers, number = self._parts.followers, building.generation.number
+        if followers is not None and not await followers.hold(self.topic_id, number):
+            await asyncio.sleep(FOLLOWERS_POLL_S)
+            self._built.set()
+            return False
         self._live_may_read.clear()
         try:
             reached = await _until(lambda: not self._missing(building), HOLD_POLL_S, HOLD_S)
-            if not reached or self.building is not building:
-                return False
-            await self._switch(building)
-            return True
+            if reached and self.building is building:
+                await self._switch(building)
+                return True
+            if followers is not None:
+                await followers.release(self.topic_id)
+            return False
         finally:
             self._live_may_read.set()
+
+    async def hold(self, number: int) -> bool:
+        """For the lead: lets the live generation wait until the other one has all that it has; whether it has."""
+        building = self.building
+        if building is None or building.generation.number != number or self._missing(building) > HOLD_RECORDS_MAX:
+            return False
+        self._live_may_read.clear()
+        reached = await _until(lambda: not self._missing(building), HOLD_POLL_S, HOLD_S)
+        if reached:  # a lead that is gone says nothing more
+            asyncio.get_running_loop().call_later(HOLD_S, self.release)
+        else:
+            self.release()
+        return reached
+
+    def release(self) -> None:
+        """The live generation goes on."""
+        self._live_may_read.set()
+
+    async def follow(self, message: Mapping[str, Any]) -> None:
+        """Does what the lead has decided; returns when what is not needed any more is closed."""
+        self._told = Roles.from_message(message, self.directory)
+        if self.building is not None and self.building.generation == self._told.live:
+            await self._switch(self.building)
+            self.release()
+        elif self.live is not None and self.live.generation != self._told.live:
+            old, self.live = self.live, None
+            await self._whatever_happens(old.close())
+        if self.building is not None and self.building.generation != self._told.building:
+            await self._abandon()
+        self._again()
 
     async def _switch(self, building: GenerationIndex) -> None:
         """Searches see the one or the other, never both; a crash before it is written down repeats it."""
         old, self.live, self.building = self.live, building, None
+        self._leaving = old
         building.background = False
         building.admit(self._live_gate, self._progress)
         self._progress()
         await self._whatever_happens(self._settle(building.generation, old))
 
     async def _settle(self, new: Generation, old: GenerationIndex | None) -> None:
-        assert self._generations is not None
-        await self._in_index_thread(self._generations.cut_over, new.number, self._parts.clock.time_ms())
+        if self._generations is not None:
+            await self._in_index_thread(self._generations.cut_over, new.number, self._parts.clock.time_ms())
+            await self._tell_followers()
         if old is not None:
             await old.close()
+        if self._leaving is old:
+            self._leaving = None
         await self._clean()
 
     async def cut_over(self) -> None:
@@ -375,9 +435,13 @@ class TopicIndex:
                 logger.exception("cannot delete old generations of %s", self.assignment.topic)
 
     async def _clean(self) -> None:
-        assert self._generations is not None
+        if self._generations is None:
+            return
         keep_ms = self.assignment.config.generation_retention_ms
+        before = self._roles
         await self._in_index_thread(self._generations.expire, self._parts.clock.time_ms(), keep_ms)
+        if self._roles != before:
+            await self._tell_followers()
         for number in await self._in_index_thread(self._generations.clean):
             self._parts.forget_failures(self.assignment.topic_id, number)
 
@@ -398,23 +462,10 @@ class TopicIndex:
 
     async def wait_for(self, offsets: Mapping[int, int], wait_s: float) -> bool:
         """Until the index is that far, at most `wait_s`; whether it is."""
-        if not self.behind(offsets):
-            return True
-        waiter = _Waiter(dict(offsets), asyncio.get_running_loop().create_future())
-        self._waiters.add(waiter)
-        try:
-            async with asyncio.timeout(wait_s):
-                await waiter.future
-        except TimeoutError:
-            return not self.behind(offsets)
-        finally:
-            self._waiters.discard(waiter)
-        return True
+        return await self._waits.wait_for(offsets, wait_s)
 
     def _progress(self) -> None:
-        for waiter in list(self._waiters):
-            if not self.behind(waiter.offsets) and not waiter.future.done():
-                waiter.future.set_result(None)
+        self._waits.progress()
 
     # Status and end
 
@@ -464,8 +515,7 @@ class TopicIndex:
         return waiting_for, self.live.needs_a_person
 
     def _generations_status(self) -> dict[str, Any]:
-        generations = self._generations
-        previous = generations.previous if generations else None
+        previous = self._roles.previous
         return {
             "building": self._build_status(self.building) if self.building else None,
             "previous": {"generation": previous.number, "identity": asdict(previous.identity)} if previous else None,

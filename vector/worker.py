@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from protocol.errors import ErrorCode, KafkaError
+from vector.assignment import Assignment
 from vector.channel import Channel
-from vector.config import VectorConfig
 from vector.embed.port import EmbedSettings
 from vector.extract import content_hash
+from vector.followers import Followers
 from vector.generation_index import WorkerParts
 from vector.index.builder import Builder
 from vector.indexer import LogRun, LogState, PartitionPlace
@@ -30,7 +31,7 @@ from vector.prepare import Failure
 from vector.priority import lower_priority
 from vector.recall import RecallSampler
 from vector.threads import WorkerThreads
-from vector.topic_index import Assignment, TopicIndex
+from vector.topic_index import TopicIndex
 from vector.topic_search import TopicSearch
 
 PROGRESS_INTERVAL_S = 0.25
@@ -71,6 +72,8 @@ class Worker:
         self._changes = asyncio.Lock()
         self._told: dict[str, Any] = {}
         self._persistence: Persistence | None = None
+        self._leads = True
+        """Whether this one decides about generations, and about folders that others share with it."""
         self._background: list[asyncio.Task[None]] = []
         self._gauges_due = 0.0
         self._sampler = RecallSampler(lambda: [one for topic in self._topics.values() for one in topic.sampled()])
@@ -81,6 +84,13 @@ class Worker:
                 "unassign": self._unassign,
                 "bell": self._bell,
                 "search": self._search,
+                "shard_ready": lambda request: self._topic_search(request["topic_id"]).shard_ready(request),
+                "shard": lambda request: self._topic_search(request["topic_id"]).shard(request),
+                "shard_end": self._shard_end,
+                "record_vector": lambda request: self._topic_search(request["topic_id"]).record_vector(request),
+                "follow": self._follow,
+                "hold": self._hold,
+                "release": self._release,
                 "status": self._status,
                 "cut_over": self._cut_over,
                 "go_back": self._go_back,
@@ -113,9 +123,10 @@ class Worker:
     # The broker's calls
 
     def _start(self, message: Mapping[str, Any]) -> None:
+        self._leads = message["leads"]
         models = Models(EmbedSettings.from_message(message["embed"]), self._threads)
         if message["objects_url"] is not None:
-            self._persistence = Persistence(ObjectStore(message["objects_url"]), self._threads)
+            self._persistence = Persistence(ObjectStore(message["objects_url"]), self._threads, leads=self._leads)
             self._background.append(asyncio.create_task(self._persistence.run(lambda: list(self._topics.values()))))
         self._parts = WorkerParts(
             Path(message["directory"]),
@@ -125,24 +136,16 @@ class Worker:
             self._builder,
             forget_failures=lambda topic_id, number: self.channel.notify("forget_failures", (topic_id, number)),
             persistence=self._persistence,
+            followers=Followers(self.channel) if self._leads and message["workers"] > 1 else None,
         )
-        known = {bytes(topic_id).hex() for topic_id in message["topics"]}
         directory = Path(message["directory"])
         directory.mkdir(parents=True, exist_ok=True)
-        for path in directory.iterdir():
-            if path.is_dir() and path.name not in known:  # deleted while no worker was there to hear of it
-                rmtree(path, ignore_errors=True)
+        if self._leads:
+            _remove_deleted(directory, {bytes(topic_id).hex() for topic_id in message["topics"]})
 
     async def _assign(self, message: Mapping[str, Any]) -> None:
         assert self._parts is not None
-        assignment = Assignment(
-            topic=message["topic"],
-            topic_id=message["topic_id"],
-            config=VectorConfig(**message["config"]),
-            model=message["model"],
-            states={partition: LogState(*state) for partition, state in message["states"].items()},
-            recovered=message["recovered"],
-        )
+        assignment = Assignment.from_message(message)
         async with self._changes:
             current = self._topics.get(assignment.topic_id)
             if current is not None:
@@ -151,7 +154,7 @@ class Worker:
                 await current.close()
             topic = TopicIndex(assignment, self._parts)
             self._topics[assignment.topic_id] = topic
-            self._searches[assignment.topic_id] = TopicSearch(topic, self._log, self._threads)
+            self._searches[assignment.topic_id] = TopicSearch(topic, self._log, self._threads, self._relay)
             topic.start()
 
     async def _unassign(self, message: Mapping[str, Any]) -> None:
@@ -162,10 +165,10 @@ class Worker:
             if topic is None:
                 return
             await topic.close()
-            if message["delete"]:
+            if message["delete"] and self._leads:
                 await asyncio.get_running_loop().run_in_executor(self._threads.index, _remove, topic.directory)
-                if self._persistence is not None:
-                    self._persistence.forget_topic(topic.topic_id)
+            if message["delete"] and self._persistence is not None:
+                self._persistence.forget_topic(topic.topic_id)
 
     def _bell(self, moved: list[tuple[bytes, int, tuple[int, int, int]]]) -> None:
         for topic_id, partition, state in moved:
@@ -174,10 +177,38 @@ class Worker:
                 topic.ring(partition, LogState(*state))
 
     async def _search(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        search = self._searches.get(message["topic_id"])
+        return await self._topic_search(message["topic_id"]).search(message)
+
+    def _topic_search(self, topic_id: bytes) -> TopicSearch:
+        search = self._searches.get(topic_id)
         if search is None:
             raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading")
-        return await search.search(message)
+        return search
+
+    # What workers ask one another, through the broker
+
+    async def _relay(self, call: str, request: tuple[int, Any]) -> Any:
+        return await self.channel.call("relay", (call, *request), abandon=True)
+
+    def _shard_end(self, request: Mapping[str, Any]) -> None:
+        search = self._searches.get(request["topic_id"])
+        if search is not None:
+            search.shard_end(request)
+
+    async def _follow(self, message: tuple[bytes, dict[str, Any]]) -> None:
+        topic_id, roles = message
+        async with self._changes:  # behind the assignment that it is about
+            topic = self._topic(topic_id)
+        await topic.follow(roles)
+
+    async def _hold(self, message: tuple[bytes, int]) -> bool:
+        topic_id, generation = message
+        return await self._topic(topic_id).hold(generation)
+
+    def _release(self, topic_id: bytes) -> None:
+        self._topic(topic_id).release()
+
+    # Administration
 
     def _status(self, topic_id: bytes) -> dict[str, Any] | None:
         topic = self._topics.get(topic_id)
@@ -260,6 +291,13 @@ class Worker:
             self._parts.models.close()
         self._builder.close()
         self._threads.close()
+
+
+def _remove_deleted(directory: Path, known: Container[str]) -> None:
+    """Of topics that were deleted while no worker was there to hear of it."""
+    for path in directory.iterdir():
+        if path.is_dir() and path.name not in known:
+            rmtree(path, ignore_errors=True)
 
 
 def _remove(directory: Path) -> None:

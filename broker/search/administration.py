@@ -21,14 +21,17 @@ EMBED_TEXTS_MAX = QUERIES_MAX
 _DEFAULT = ("vector.cutover", "auto")
 
 
-class Worker(Protocol):
-    """The vector worker, as administration needs it."""
+class Workers(Protocol):
+    """The vector workers, as administration needs it."""
 
     async def ask(self, call: str, message: Any) -> Any:
-        """Its answer to a call. Raises KafkaError: 14 while there is no worker."""
+        """The lead's answer to a call. Raises KafkaError: 14 while there is no worker."""
+
+    async def ask_all(self, call: str, message: Any) -> None:
+        """The same of every worker that is there."""
 
     async def told(self, topic: Topic) -> dict[str, Any] | None:
-        """What it says of a topic; None while there is no worker that knows it."""
+        """What they say of a topic; None while there is no worker that knows it."""
 
 
 class VectorAdministration:
@@ -36,7 +39,7 @@ class VectorAdministration:
     arguments. What takes time goes on in the background: the status shows it."""
 
     def __init__(
-        self, topics: Topics, failures: FailureLog, worker: Worker, default_model: str, access: Access = UNRESTRICTED
+        self, topics: Topics, failures: FailureLog, worker: Workers, default_model: str, access: Access = UNRESTRICTED
     ) -> None:
         self._access = access
         self._default_model = default_model
@@ -87,7 +90,7 @@ class VectorAdministration:
         """Goes on indexing, and tries at once what waits out a failure: its cause has been mended."""
         self._set(name, {"vector.paused": None})
         with contextlib.suppress(KafkaError):  # a worker that starts anew waits for nothing
-            await self._worker.ask("retry_now", self._topic(name).topic_id)
+            await self._worker.ask_all("retry_now", self._topic(name).topic_id)
 
     async def retry(self, name: str) -> None:
         """Tries again to index what failed: the generation is built anew beside the live one, which embeds only what is not known,

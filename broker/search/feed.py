@@ -1,6 +1,7 @@
 """What the vector worker gets from the broker: topics, the bell when a log moves, and the log itself."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +10,7 @@ from protocol.errors import ErrorCode, KafkaError
 from storage.aborted_transactions import without_aborted
 from storage.log import PartitionLog
 from vector.channel import Channel
+from vector.placement import LEAD, worker_of
 
 READ_BYTES_MAX = 1024 * 1024
 
@@ -40,10 +42,16 @@ class _Watched:
 
 
 class WorkerFeed:
-    """Watches every topic with vectors; all on the event loop. An observer of `Topics`."""
+    """Watches every topic with vectors; all on the event loop. An observer of `Topics`.
 
-    def __init__(self, topics: Topics, default_model: str) -> None:
-        self.channel: Channel | None = None
+    Each partition has one worker (`vector.placement`).
+    """
+
+    def __init__(self, topics: Topics, default_model: str, workers: int = 1) -> None:
+        self.roles: dict[bytes, Mapping[str, Any]] = {}
+        """What the lead told last of generations, by topic: workers that come later begin with it."""
+        self._channels: dict[int, Channel] = {}
+        self._workers = workers
         self._topics = topics
         self._default_model = default_model
         self._watched: dict[tuple[bytes, int], _Watched] = {}
@@ -59,11 +67,26 @@ class WorkerFeed:
         for topic in self.topics_with_vectors:
             self._watch(topic)
 
-    async def attach(self, channel: Channel) -> None:
-        """Hands everything to a new worker. Raises ChannelClosed, KafkaError."""
-        self.channel = channel
+    async def attach(self, worker: int, channel: Channel) -> None:
+        """Hands everything that is its to a new worker. Raises ChannelClosed, KafkaError."""
+        self._channels[worker] = channel
         for topic in self.topics_with_vectors:
-            await channel.call("assign", self._assignment(topic))
+            if self._has(worker, topic):
+                await channel.call("assign", self._assignment(topic, worker))
+
+    def followers(self, topic_id: bytes) -> list[Channel | None]:
+        """Of the workers that have partitions of a topic and do not lead, None for one that has not come yet."""
+        topic = self._topics.get_by_id(topic_id)
+        count = 0 if topic is None else len(topic.partitions)
+        workers = {self._worker(topic_id, partition) for partition in range(count)} - {LEAD}
+        return [self._channels.get(worker) for worker in workers]
+
+    def _worker(self, topic_id: bytes, partition: int) -> int:
+        return worker_of(topic_id, partition, self._workers)
+
+    def _has(self, worker: int, topic: Topic) -> bool:
+        """The lead has every topic, if only its generations."""
+        return worker == LEAD or any(self._worker(topic.topic_id, log.partition) == worker for log in topic.partitions)
 
     def opened(self, topic_id: bytes, partition: int) -> None:
         """The worker has the partition's index open, and has compared it with what the log recovered."""
@@ -111,25 +134,36 @@ class WorkerFeed:
 
     def _send_bell(self) -> None:
         rung, self._rung = self._rung, []
-        if self.channel is not None:
-            self.channel.notify("bell", [(one.topic_id, one.partition, log_state(one.log)) for one in rung])
+        bells: dict[int, list[tuple[bytes, int, State]]] = {}
+        for one in rung:
+            worker = self._worker(one.topic_id, one.partition)
+            bells.setdefault(worker, []).append((one.topic_id, one.partition, log_state(one.log)))
+        for worker, moved in bells.items():
+            if worker in self._channels:
+                self._channels[worker].notify("bell", moved)
 
     # TopicObserver
 
     def topic_created(self, topic: Topic) -> None:
         if topic.vector is not None:
             self._watch(topic)
-            self._tell("assign", self._assignment(topic))
+            for worker, channel in self._channels.items():
+                if self._has(worker, topic):
+                    self._tell([(channel, "assign", self._assignment(topic, worker))])
 
     def topic_changed(self, topic: Topic) -> None:
         if topic.vector is not None:
             self.topic_created(topic)
         elif self._forget(topic):
-            self._tell("unassign", {"topic_id": topic.topic_id, "delete": False})
+            for channel in self._channels.values():
+                self._tell([(channel, "unassign", {"topic_id": topic.topic_id, "delete": False})])
 
     def topic_deleted(self, topic: Topic) -> None:
         self._forget(topic)
-        self._tell("unassign", {"topic_id": topic.topic_id, "delete": True})
+        self.roles.pop(topic.topic_id, None)
+        # The lead, which deletes the folder that they share, last.
+        last_first = [self._channels[worker] for worker in sorted(self._channels, reverse=True)]
+        self._tell([(one, "unassign", {"topic_id": topic.topic_id, "delete": True}) for one in last_first])
 
     # Helpers
 
@@ -146,10 +180,11 @@ class WorkerFeed:
             watched.log.listeners.discard(watched.moved)
         return bool(gone)
 
-    def _assignment(self, topic: Topic) -> dict[str, Any]:
+    def _assignment(self, topic: Topic, worker: int) -> dict[str, Any]:
         assert topic.vector is not None
         recovered = {}
-        for log in topic.partitions:
+        logs = [log for log in topic.partitions if self._worker(topic.topic_id, log.partition) == worker]
+        for log in logs:
             watched = self._watched[topic.topic_id, log.partition]
             watched.armed = True
             if watched.recovered_end_offset is not None:
@@ -159,21 +194,22 @@ class WorkerFeed:
             "topic_id": topic.topic_id,
             "config": asdict(topic.vector),
             "model": topic.vector.embedding_model or self._default_model,
-            "states": {log.partition: log_state(log) for log in topic.partitions},
+            "states": {log.partition: log_state(log) for log in logs},
             "recovered": recovered,
+            "leads": worker == LEAD,
+            "roles": None if worker == LEAD else self.roles.get(topic.topic_id),
         }
 
-    def _tell(self, name: str, message: dict[str, Any]) -> None:
-        """In order; a worker that dies meanwhile hears everything anew when it is back."""
-        if self.channel is None:
-            return
-        task = asyncio.get_running_loop().create_task(self._call(self.channel, name, message))
+    def _tell(self, calls: Sequence[tuple[Channel, str, dict[str, Any]]]) -> None:
+        """One after the other; a worker that dies meanwhile hears everything anew when it is back."""
+        task = asyncio.get_running_loop().create_task(self._call(calls))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
 
-    async def _call(self, channel: Channel, name: str, message: dict[str, Any]) -> None:
-        try:
-            await channel.call(name, message)
-        except Exception:
-            # Without the call the worker would index the wrong topics; a new one starts from what is true now.
-            channel.close()
+    async def _call(self, calls: Sequence[tuple[Channel, str, dict[str, Any]]]) -> None:
+        for channel, name, message in calls:
+            try:
+                await channel.call(name, message)
+            except Exception:
+                # Without the call the worker would index the wrong topics; a new one starts from what is true now.
+                channel.close()

@@ -43,13 +43,15 @@ def families(search: "SearchService") -> "Iterator[Metric]":
     """From what the worker last told, at most a quarter of a second ago."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-    supervisor = search.supervisor
-    yield GaugeMetricFamily(
-        "senselog_vector_worker_up", "Whether the vector worker runs.", value=float(supervisor.channel is not None)
+    up = GaugeMetricFamily("senselog_vector_worker_up", "Whether the vector worker runs.", labels=["worker"])
+    restarts = CounterMetricFamily(
+        "senselog_vector_worker_restarts", "Restarts of the vector worker.", labels=["worker"]
     )
-    yield CounterMetricFamily(
-        "senselog_vector_worker_restarts", "Restarts of the vector worker.", value=supervisor.restarts
-    )
+    for number, worker in enumerate(search.fleet.workers):
+        up.add_metric([str(number)], float(worker.channel is not None))
+        restarts.add_metric([str(number)], worker.restarts)
+    yield up
+    yield restarts
     yield CounterMetricFamily(
         "senselog_searches", "Searches of topics with vectors, failed ones too.", value=search.searches
     )
@@ -93,14 +95,15 @@ def families(search: "SearchService") -> "Iterator[Metric]":
     }
     for key, (name, documentation) in _GAUGES.items():
         gauges[key] = GaugeMetricFamily(f"senselog_vector_{name}", documentation, labels=labels)
+    indexed, figures = search.indexed, search.gauges
     for topic in search.feed.topics_with_vectors:
         for log in topic.partitions:
-            indexed_offset, failed = search.indexed.get((topic.topic_id, log.partition), (-1, 0))
+            indexed_offset, failed = indexed.get((topic.topic_id, log.partition), (-1, 0))
             row = [topic.name, str(log.partition)]
             gauges["indexed_offset"].add_metric(row, indexed_offset)
             behind = log.last_stable_offset - max(indexed_offset, log.log_start_offset)
             gauges["lag"].add_metric(row, max(0, behind))
             gauges["failed"].add_metric(row, failed)
-            for key, value in search.gauges.get((topic.topic_id, log.partition), {}).items():
+            for key, value in figures.get((topic.topic_id, log.partition), {}).items():
                 gauges[key].add_metric(row, value)
     yield from gauges.values()

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,9 @@ from broker.operations import Operation
 from broker.search.administration import VectorAdministration
 from broker.search.failures import FailureLog
 from broker.search.feed import WorkerFeed
+from broker.search.fleet import WorkerFleet
 from broker.search.records import FoundRecord, Place, compacted_away, read_records
-from broker.search.supervisor import WorkerSupervisor
+from broker.search.told import merged_embedders, merged_status
 from broker.security.access import Access
 from broker.topics import Topic, Topics
 from protocol.errors import ErrorCode, KafkaError
@@ -26,6 +28,7 @@ from vector.config import NO_MODEL, VectorConfig
 from vector.embed.local import model_directory
 from vector.embed.port import EmbedSettings
 from vector.filter.tree import named_partitions
+from vector.placement import LEAD
 from vector.request import (
     VALUE_CUT,
     Hit,
@@ -39,8 +42,6 @@ from vector.request import (
 )
 
 DIRECTORY = "vector"
-STATUS_TIMEOUT_S = 5.0
-ASK_TIMEOUT_S = 60.0
 LOADING_POLL_S = 0.05
 PHASES = ("embed", "wait", "search", "read")
 OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
@@ -54,23 +55,12 @@ class SearchService:
         self._topics = topics
         self._failures = FailureLog(topics, logs, clock)
         self.administration = VectorAdministration(topics, self._failures, self, config.vector_embedding_model)
-        self.feed = WorkerFeed(topics, config.vector_embedding_model)
-        handlers: dict[str, Handler] = {
-            "read": self.feed.read,
-            "progress": self._take_progress,
-            "gauges": self._take_gauges,
-            "quarantine": self._failures.add,
-            "forget_failures": lambda gone: self._failures.forget(*gone),
-        }
-        self.supervisor = WorkerSupervisor(handlers, self._prepare)
-        self.indexed: dict[tuple[bytes, int], tuple[int, int]] = {}
-        """(topic id, partition) -> (indexed_offset, failed), as the worker last told."""
-        self.gauges: dict[tuple[bytes, int], dict[str, float]] = {}
-        """What metrics show of a partition's index beside that, at most a few seconds old."""
-        self.models: list[dict[str, Any]] = []
+        self.feed = WorkerFeed(topics, config.vector_embedding_model, config.vector_workers)
+        self.fleet = WorkerFleet(config.vector_workers, self.feed, self._handlers, self._prepare)
+        self._progress: dict[int, dict[str, Any]] = {}
+        self._gauges: dict[int, dict[tuple[bytes, int], dict[str, float]]] = {}
         self.searches = 0
         self.seconds = {phase: Histogram() for phase in PHASES}
-        self._told = False
 
     def start(self) -> None:
         """Watches the topics; the worker is started with the first one that has vectors."""
@@ -78,55 +68,82 @@ class SearchService:
         self.feed.watch_all()
         self._topics.observers.append(self)
         if self.feed.topics_with_vectors:
-            self.supervisor.start()
+            self.fleet.start()
 
     async def stop(self) -> None:
         """Ends the worker, with a checkpoint."""
         self._topics.observers.remove(self)
-        await self.supervisor.stop()
+        await self.fleet.stop()
 
     # TopicObserver
 
     def topic_created(self, topic: Topic) -> None:
         self.feed.topic_created(topic)
         if topic.vector is not None:
-            self.supervisor.start()
+            self.fleet.start()
 
     def topic_changed(self, topic: Topic) -> None:
         self.feed.topic_changed(topic)
         if topic.vector is not None:
-            self.supervisor.start()
+            self.fleet.start()
 
     def topic_deleted(self, topic: Topic) -> None:
         self.feed.topic_deleted(topic)
         self._failures.forget(topic.topic_id)
-        self.indexed = {key: told for key, told in self.indexed.items() if key[0] != topic.topic_id}
+        for told in self._progress.values():
+            told["indexed"] = {key: row for key, row in told["indexed"].items() if key[0] != topic.topic_id}
 
-    # The worker
+    # The workers
 
-    async def _prepare(self, channel: Channel) -> None:
+    def _handlers(self, worker: int) -> dict[str, Handler]:
+        """Of what a worker calls."""
+        return {
+            "read": self.feed.read,
+            "progress": partial(self._take_progress, worker),
+            "gauges": partial(self._take_gauges, worker),
+            "quarantine": self._failures.add,
+            "forget_failures": lambda gone: self._failures.forget(*gone),
+        }
+
+    async def _prepare(self, worker: int, channel: Channel) -> None:
         config = self._config
-        self._told = False
+        self._progress.pop(worker, None)
         start = {
             "directory": str((Path(config.data_dir) / DIRECTORY).resolve()),
             "embed": asdict(_embed_settings(config)),
             "topics": [topic.topic_id for topic in self._topics],
             "objects_url": config.storage_objects_url,
+            "workers": config.vector_workers,
+            "leads": worker == LEAD,
         }
         await channel.call("start", start)
-        await self.feed.attach(channel)
+        await self.feed.attach(worker, channel)
 
-    def _take_progress(self, message: Mapping[str, Any]) -> None:
-        # All of it anew: what a deleted topic's last notice said must not stay.
-        self.indexed = {}
+    def _take_progress(self, worker: int, message: Mapping[str, Any]) -> None:
+        # All of the worker's anew: what a deleted topic's last notice said must not stay.
+        indexed = {}
         for topic_id, partition, indexed_offset, failed in message["offsets"]:
-            self.indexed[topic_id, partition] = (indexed_offset, failed)
+            indexed[topic_id, partition] = (indexed_offset, failed)
             self.feed.opened(topic_id, partition)
-        self.models = message["models"]
-        self._told = True
+        self._progress[worker] = {"indexed": indexed, "models": message["models"]}
 
-    def _take_gauges(self, rows: list[tuple[bytes, int, dict[str, float]]]) -> None:
-        self.gauges = {(bytes(topic_id), partition): figures for topic_id, partition, figures in rows}
+    def _take_gauges(self, worker: int, rows: list[tuple[bytes, int, dict[str, float]]]) -> None:
+        self._gauges[worker] = {(bytes(topic_id), partition): figures for topic_id, partition, figures in rows}
+
+    @property
+    def indexed(self) -> dict[tuple[bytes, int], tuple[int, int]]:
+        """(topic id, partition) -> (indexed_offset, failed), as the workers last told."""
+        return {place: row for told in self._progress.values() for place, row in told["indexed"].items()}
+
+    @property
+    def gauges(self) -> dict[tuple[bytes, int], dict[str, float]]:
+        """What metrics show of a partition's index beside that, at most a few seconds old."""
+        return {place: row for told in self._gauges.values() for place, row in told.items()}
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        """What each model did, in all workers."""
+        return merged_embedders([model for told in self._progress.values() for model in told["models"]])
 
     @property
     def readiness(self) -> Literal["off", "loading", "ready"]:
@@ -134,17 +151,9 @@ class SearchService:
         topics = self.feed.topics_with_vectors
         if not topics:
             return "off"
-        opened = self._told and self.supervisor.channel is not None
+        indexed = self.indexed
         places = ((topic.topic_id, log.partition) for topic in topics for log in topic.partitions)
-        return "ready" if opened and all(place in self.indexed for place in places) else "loading"
-
-    def _channel(self) -> Channel:
-        channel = self.supervisor.channel
-        if channel is None:
-            raise KafkaError(
-                ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, f"the index is loading: vector worker {self.supervisor.state}"
-            )
-        return channel
+        return "ready" if self.fleet.running and all(place in indexed for place in places) else "loading"
 
     # Search
 
@@ -203,28 +212,61 @@ class SearchService:
             results=[
                 QueryResult(list(_hits(request, rows, records)), next_cursor) for rows, next_cursor in answer["results"]
             ],
-            partitions=[_partition_state(topic, p, answer["states"].get(p), searched=True) for p in partitions],
+            partitions=[
+                _partition_state(topic, p, answer["states"].get(p), searched=p in answer["searched"])
+                for p in partitions
+            ],
         )
 
     async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The worker's answer. A caller that has time to wait for freshness also waits for an index that loads."""
+        """The workers' answer. A caller that has time to wait for freshness also waits for an index that loads.
+
+        One that takes a part of the answer then gets it from those partitions that are there.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + message["wait_ms"] / 1000
         while True:
+            in_part = message["partial_ok"] and loop.time() >= until
             try:
-                return dict(await self._channel().call("search", message, abandon=True))
+                return await self._ask_workers({**message, "answer_in_part": in_part})
+            except KafkaError as refusal:
+                left_s = until - loop.time()
+                gone = self._topics.get_by_id(message["topic_id"]) is None
+                if refusal.code != ErrorCode.COORDINATOR_LOAD_IN_PROGRESS or in_part or gone:
+                    raise
+                if left_s <= 0 and not message["partial_ok"]:
+                    raise
+            await asyncio.sleep(max(0.0, min(LOADING_POLL_S, left_s)))
+            message = {**message, "wait_ms": max(0, int((until - loop.time()) * 1000))}
+
+    async def _ask_workers(self, message: dict[str, Any]) -> dict[str, Any]:
+        """One worker, which asks those that have the other partitions; for an answer in part the next when it has nothing."""
+        topic_id = message["topic_id"]
+        searched = self.fleet.holders(topic_id, [one["partition"] for one in message["partitions"]])
+        waited = self.fleet.holders(
+            topic_id, {one["partition"] for one in message["partitions"]} | set(message["min_offsets"])
+        )
+        records = {partition for query in message["queries"] for partition, _ in _records(query)}
+        holders = {p: worker for worker, of_worker in self.fleet.holders(topic_id, records).items() for p in of_worker}
+        refusal: KafkaError | None = None
+        for worker in sorted(searched, key=lambda one: -len(searched[one])):
+            others = {other: partitions for other, partitions in waited.items() if other != worker}
+            elsewhere = {p: other for p, other in holders.items() if other != worker}
+            try:
+                channel = self.fleet.channel_of(worker)
+                return dict(
+                    await channel.call("search", {**message, "others": others, "holders": elsewhere}, abandon=True)
+                )
             except ChannelClosed:
-                error = KafkaError(
+                refusal = KafkaError(
                     ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading: the vector worker is restarted"
                 )
-            except KafkaError as refusal:
-                error = refusal
-            left_s = until - loop.time()
-            gone = self._topics.get_by_id(message["topic_id"]) is None
-            if error.code != ErrorCode.COORDINATOR_LOAD_IN_PROGRESS or left_s <= 0 or gone:
-                raise error
-            await asyncio.sleep(min(LOADING_POLL_S, left_s))
-            message = {**message, "wait_ms": max(0, int((until - loop.time()) * 1000))}
+            except KafkaError as error:
+                refusal = error
+            if refusal.code != ErrorCode.COORDINATOR_LOAD_IN_PROGRESS or not message["answer_in_part"]:
+                break
+        assert refusal is not None
+        raise refusal
 
     def _topic(self, request: SearchRequest, access: Access) -> Topic:
         by_name = request.topic is not None
@@ -259,7 +301,7 @@ class SearchService:
                 known = (of_partition["indexed_offset"], of_partition["lag_ms"], of_partition["failed"])
             states.append(_partition_state(topic, partition, known, searched=False))
         assert topic.vector is not None
-        document = topic_status(topic, status, self.supervisor, self._config.vector_embedding_model)
+        document = topic_status(topic, status, self.fleet.workers, self._config.vector_embedding_model)
         return SearchResponse(
             topic=topic.name,
             topic_id=topic.topic_id,
@@ -279,30 +321,16 @@ class SearchService:
         )
 
     async def ask(self, call: str, message: Any) -> Any:
-        """The worker's answer, for administration. Raises KafkaError: 7 when it takes too long, 14 while there is no worker."""
-        try:
-            async with asyncio.timeout(ASK_TIMEOUT_S):
-                return await self._channel().call(call, message)
-        except TimeoutError:
-            raise KafkaError(
-                ErrorCode.REQUEST_TIMED_OUT, f"the vector worker did not {call} in {ASK_TIMEOUT_S:g} s"
-            ) from None
-        except ChannelClosed:
-            raise KafkaError(
-                ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "the index is loading: the vector worker is restarted"
-            ) from None
+        """The answer of the worker that decides about generations. Raises KafkaError: 7 when it takes too long, 14 without it."""
+        return await self.fleet.ask(call, message)
+
+    async def ask_all(self, call: str, message: Any) -> None:
+        """Every worker that is there."""
+        await asyncio.gather(*(self.fleet.ask(call, message, number) for number in self.fleet.numbers_running))
 
     async def told(self, topic: Topic) -> dict[str, Any] | None:
-        """None while there is no worker that knows the topic."""
-        channel = self.supervisor.channel
-        if channel is None:
-            return None
-        try:
-            async with asyncio.timeout(STATUS_TIMEOUT_S):
-                answer = await channel.call("status", topic.topic_id)
-        except (TimeoutError, ChannelClosed):
-            return None
-        return dict(answer) if answer is not None else None
+        """What the workers say of a topic, as if they were one; None while there is none that knows it."""
+        return merged_status(await self.fleet.told(topic))
 
     async def status(self, name: str, access: Access) -> dict[str, Any]:
         """Everything about a topic's index, JSON-able. Raises KafkaError UNKNOWN_TOPIC_OR_PARTITION.
@@ -317,16 +345,19 @@ class SearchService:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")
         if topic.vector is None:
             return disabled_status(topic)
-        return topic_status(topic, await self.told(topic), self.supervisor, self._config.vector_embedding_model)
+        return topic_status(topic, await self.told(topic), self.fleet.workers, self._config.vector_embedding_model)
 
 
 def _embed_settings(config: Config) -> EmbedSettings:
     """Raises OSError when the file with the key cannot be read."""
     file = config.vector_openai_api_key_file
     key = file.read_text().strip() if file is not None else os.environ.get(OPENAI_KEY_VARIABLE)
+    threads = config.vector_embedding_threads
+    if not threads and config.vector_workers > 1:  # each with all cores would only wait for the others
+        threads = max(1, (os.cpu_count() or 1) // config.vector_workers)
     return EmbedSettings(
         model_directory=str((config.vector_model_dir or model_directory()).resolve()),
-        threads=config.vector_embedding_threads,
+        threads=threads,
         openai_base_url=config.vector_openai_base_url,
         openai_key=key,
         timeout_s=config.vector_openai_timeout_ms / 1000,
@@ -404,6 +435,13 @@ def _message(request: SearchRequest, topic: Topic, partitions: list[int]) -> dic
         "vectors": "vector" in request.include,
         "gone": [],
     }
+
+
+def _records(query: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
+    """(partition, offset) that a query of the message names."""
+    for one in (query, *query.get("positive", ()), *query.get("negative", ())):
+        if one.get("record") is not None:
+            yield one["record"]
 
 
 def _query(query: Query) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The status of a topic's index, as `GET /v1/topics/TOPIC/vector` shows it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from broker.search.supervisor import WorkerSupervisor
 from broker.topics import Topic
+from vector.placement import worker_of
 
 
 def disabled_status(topic: Topic) -> dict[str, Any]:
@@ -14,17 +15,22 @@ def disabled_status(topic: Topic) -> dict[str, Any]:
 
 
 def topic_status(
-    topic: Topic, told: Mapping[str, Any] | None, supervisor: WorkerSupervisor, default_model: str
+    topic: Topic, told: Mapping[str, Any] | None, workers: Sequence[WorkerSupervisor], default_model: str
 ) -> dict[str, Any]:
-    """`told` is the worker's own status, None while there is no worker that knows the topic.
+    """`told` is the workers' own status, None while there is no worker that knows the topic.
 
     `state`: green (all indexed), catching_up, paused (only a person can help: `reason`), failed (tried again by itself: `reason`),
     loading.
     """
     assert topic.vector is not None
-    partitions = [_partition(topic, log.partition, (told or {}).get("partitions", {})) for log in topic.partitions]
+    partitions = [
+        _partition(topic, log.partition, (told or {}).get("partitions", {}), len(workers)) for log in topic.partitions
+    ]
     loading = told is None or any(partition["indexed_offset"] < 0 for partition in partitions)
-    reason = told["trouble"] if told else f"vector worker {supervisor.state}"
+    absent = next((worker for worker in workers if worker.channel is None), workers[0] if told is None else None)
+    reason = told["trouble"] if told else None
+    if reason is None and loading and absent is not None:
+        reason = f"{absent.name} {absent.state}"
     if told and told["paused"]:
         state = "paused"
     elif told and told["trouble"]:
@@ -51,7 +57,9 @@ def topic_status(
         "partitions": partitions,
         "embedder": (told or {}).get("embedder"),
         "objects": (told or {}).get("objects"),
-        "worker": {"state": supervisor.state, "restarts": supervisor.restarts, "pid": supervisor.process_id},
+        "workers": [
+            {"state": worker.state, "restarts": worker.restarts, "pid": worker.process_id} for worker in workers
+        ],
     }
 
 
@@ -62,13 +70,14 @@ def trouble(status: Mapping[str, Any]) -> str | None:
     return f"{status['state']}: {status['reason']}" if status["reason"] else str(status["state"])
 
 
-def _partition(topic: Topic, number: int, told: Mapping[int, Any]) -> dict[str, Any]:
+def _partition(topic: Topic, number: int, told: Mapping[int, Any], workers: int) -> dict[str, Any]:
     log = topic.partitions[number]
     index = told.get(number, {"indexed_offset": -1, "lag_ms": 0})
     position = max(index["indexed_offset"], log.log_start_offset)
     lag = max(0, log.last_stable_offset - position)
     return {
         "partition": number,
+        "worker": worker_of(topic.topic_id, number, workers),
         "state": "loading" if index["indexed_offset"] < 0 else "catching_up" if lag else "green",
         "log_start_offset": log.log_start_offset,
         "high_watermark": log.high_watermark,

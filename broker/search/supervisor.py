@@ -33,7 +33,13 @@ logger = structlog.get_logger(__name__)
 class WorkerSupervisor:
     """One worker process. `prepare` is awaited on each new channel before anyone else may use it."""
 
-    def __init__(self, handlers: Mapping[str, Handler], prepare: Callable[[Channel], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        prepare: Callable[[Channel], Awaitable[None]],
+        name: str = "vector worker",
+    ) -> None:
+        self.name = name
         self.state: WorkerState = "off"
         self.restarts = 0
         self.process_id: int | None = None
@@ -70,7 +76,7 @@ class WorkerSupervisor:
             try:
                 await self._run_once()
             except Exception as error:  # whatever it is: without this task there is no search until a restart
-                logger.error("vector worker failed", error=str(error) or type(error).__name__)  # noqa: TRY400
+                logger.error("vector worker failed", worker=self.name, error=str(error) or type(error).__name__)  # noqa: TRY400
             if loop.time() - started > STEADY_AFTER_S:
                 wait_s = BACKOFF_MIN_S
             self.state = "restarting"
@@ -103,14 +109,14 @@ class WorkerSupervisor:
             async with _named_timeout("is not ready", PREPARE_TIMEOUT_S):
                 await self._prepare(channel)
             self.channel, self.state = channel, "running"
-            logger.info("vector worker runs", pid=process.pid, restarts=self.restarts)
+            logger.info("vector worker runs", worker=self.name, pid=process.pid, restarts=self.restarts)
             await _heed(channel)
         finally:
             self.channel = self.process_id = None
             channel.close()
             ours.close()
             code = await _end(process)
-        logger.warning("vector worker ended", exit_code=code)
+        logger.warning("vector worker ended", worker=self.name, exit_code=code)
 
 
 async def _heed(channel: Channel) -> None:

@@ -190,7 +190,7 @@ def test_a_killed_worker_disturbs_nobody_and_comes_back(broker: BrokerProcess) -
         while True:
             try:
                 search.search("logs", "disk")
-                if status(broker, "logs")["worker"]["restarts"]:
+                if status(broker, "logs")["workers"][0]["restarts"]:
                     break
             except IndexLoading:
                 pass

@@ -44,6 +44,7 @@ class FakeWorker:
                 ([(*place, 5, 0.5, 0.5, None, 1, None, 0, 0, None) for place in places], None) for places in self.hits
             ],
             "states": {one["partition"]: (1, 0, 0) for one in payload["partitions"]},
+            "searched": [one["partition"] for one in payload["partitions"]],
         }
 
 
@@ -56,7 +57,7 @@ class World(Admin):
         self.settle()
         self.search = SearchService(self.config, self.topics, self.logs, self.machine.clock)
         self.worker = FakeWorker()
-        self.search.supervisor.channel = self.worker  # type: ignore[assignment]
+        self.search.fleet.workers[0].channel = self.worker  # type: ignore[assignment]
 
     async def ask(self, queries: int = 1, **fields: Any) -> SearchResponse:
         name = {} if "topic_id" in fields else {"topic": "logs"}
@@ -114,11 +115,11 @@ async def test_ready_is_said_when_every_partition_can_be_searched() -> None:
     world = World()
     search, topic_id = world.search, world.topic.topic_id
     assert search.readiness == "loading"
-    search._take_progress({"offsets": [], "models": []})
+    search._take_progress(0, {"offsets": [], "models": []})
     assert search.readiness == "loading"
-    search._take_progress({"offsets": [(topic_id, 0, 0, 0)], "models": []})
+    search._take_progress(0, {"offsets": [(topic_id, 0, 0, 0)], "models": []})
     assert search.readiness == "ready"
-    search.supervisor.channel = None
+    search.fleet.workers[0].channel = None
     assert search.readiness == "loading"
     world.topics.delete("logs")
     assert search.readiness == "off"
@@ -127,7 +128,7 @@ async def test_ready_is_said_when_every_partition_can_be_searched() -> None:
 async def test_metrics_say_where_the_time_went_and_how_far_the_index_is() -> None:
     world = World()
     world.append(world.topic, b"x", b"y", b"z")
-    world.search._take_progress({"offsets": [(world.topic.topic_id, 0, 2, 1)], "models": []})
+    world.search._take_progress(0, {"offsets": [(world.topic.topic_id, 0, 2, 1)], "models": []})
     await world.ask()
     samples = {
         (sample.name, *sample.labels.values()): sample.value

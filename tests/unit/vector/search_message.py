@@ -26,4 +26,7 @@ def search_message(text: str, limit: int, partitions: Iterable[int]) -> dict[str
         "partial_ok": False,
         "vectors": False,
         "gone": [],
+        "others": {},
+        "holders": {},
+        "answer_in_part": False,
     }

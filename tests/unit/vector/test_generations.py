@@ -14,6 +14,7 @@ from protocol.record_batch import Record, build_batch
 from tests.unit.vector.search_message import search_message
 from vector import topic_index
 from vector.arrays import Float32
+from vector.assignment import Assignment
 from vector.config import VectorConfig
 from vector.embed.hashing import HashingEmbedder
 from vector.embed.port import Embedder, EmbedSettings, Kind, PoisonError
@@ -24,7 +25,7 @@ from vector.indexer import LogRun, LogState, PartitionPlace
 from vector.models import Models
 from vector.prepare import Failure
 from vector.threads import WorkerThreads
-from vector.topic_index import Assignment, TopicIndex
+from vector.topic_index import TopicIndex
 from vector.topic_search import TopicSearch
 
 TOPIC_ID = b"t" * 16

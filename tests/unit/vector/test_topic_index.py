@@ -14,6 +14,7 @@ from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, build_batch
 from tests.unit.vector.search_message import search_message
 from vector import generation_index, topic_index
+from vector.assignment import Assignment
 from vector.config import VectorConfig
 from vector.embed.hashing import HashingEmbedder
 from vector.embed.port import Embedder, EmbedSettings, ModelMissingError
@@ -25,7 +26,7 @@ from vector.index.partition_index import PartitionIndex
 from vector.indexer import LogRun, LogState
 from vector.models import Models
 from vector.threads import WorkerThreads
-from vector.topic_index import Assignment, TopicIndex
+from vector.topic_index import TopicIndex
 from vector.topic_search import TopicSearch
 
 VALUES = (b"disk full", b"login failed")
@@ -146,6 +147,34 @@ async def test_an_unexpected_error_while_opening_is_tried_again(
     await indexed(topic, 1)
     assert not errors
     assert topic.status()["trouble"] is None
+    await topic.close()
+
+
+async def test_a_folder_is_opened_once_when_the_opening_is_cancelled_and_repeated(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two indexes over one folder wrote one manifest after the other."""
+    may_open, opened = threading.Event(), []
+    really_open = PartitionIndex.open
+
+    def slowly(*arguments: Any) -> PartitionIndex:
+        assert may_open.wait(20)
+        opened.append(arguments)
+        return really_open(*arguments)
+
+    monkeypatch.setattr(PartitionIndex, "open", slowly)
+    worker.model_there.set()
+    topic = worker.topic(1)
+    topic.start()
+    async with asyncio.timeout(20):
+        while topic.live is None:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+    topic.add_partitions({0: STATE})
+    await asyncio.sleep(0.01)
+    may_open.set()
+    await indexed(topic, 1)
+    assert len(opened) == 1
     await topic.close()
 
 

@@ -1,0 +1,217 @@
+"""Partitions of one topic in several vector workers: searched as if in one, and each worker's death is its own partitions' alone."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka
+import httpx
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from senselog_client import SenselogClient
+from senselog_client.errors import IndexLoading
+
+from tests.broker_process import BrokerProcess
+
+WORKERS = 3
+PARTITIONS = 4
+WORDS = ("disk", "login", "timeout", "memory", "payment", "cache", "socket", "queue")
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
+    process = BrokerProcess(tmp_path, "vector.embedding.model=hashing:32", f"vector.workers={WORKERS}")
+    process.start()
+    yield process
+    process.end()
+
+
+def create(broker: BrokerProcess, topic: str, partitions: int = PARTITIONS) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    new = NewTopic(topic, partitions, config={"vector.enabled": "true", "retention.ms": "-1"})
+    admin.create_topics([new])[topic].result()
+
+
+def texts(count: int) -> list[str]:
+    """Every fifth line is a repetition."""
+    return [f"{WORDS[n % 8]} {WORDS[n // 8 % 8]} number {n if n % 5 else 0}" for n in range(count)]
+
+
+def produce(broker: BrokerProcess, topic: str, lines: list[str], first: int = 0) -> None:
+    producer = confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap, "linger.ms": 0})
+    for number, text in enumerate(lines, first):
+        value = f'{{"message": "{text}", "level": "{WORDS[number % 3]}"}}'
+        producer.produce(topic, value, key=f"k{number % 7}", partition=number % PARTITIONS, timestamp=1000 + number)
+    assert producer.flush(30) == 0
+
+
+def client(broker: BrokerProcess) -> SenselogClient:
+    return SenselogClient(bootstrap_servers=broker.bootstrap)
+
+
+def newest(search: SenselogClient, topic: str, text: str | None = None, **options: Any) -> Any:
+    return search.search(topic, text, **{"latest": True, "max_wait_ms": 30_000, "timeout_ms": 20_000, **options})
+
+
+def status(broker: BrokerProcess, topic: str) -> dict[str, Any]:
+    return dict(httpx.get(f"http://{broker.http}/v1/topics/{topic}/vector", timeout=30).json())
+
+
+def command(broker: BrokerProcess, topic: str, name: str, **body: Any) -> None:
+    httpx.post(f"http://{broker.http}/v1/topics/{topic}/vector/{name}", json=body, timeout=60).raise_for_status()
+
+
+def until(look: Callable[[], Any]) -> Any:
+    """What it finds, once it finds something."""
+    deadline = time.monotonic() + 60
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def rows(result: Any) -> list[tuple[Any, ...]]:
+    """All of the answer that one worker and several must agree about."""
+    return [
+        (hit.partition, hit.offset, round(hit.score, 4), hit.duplicates, hit.vector_rank, hit.text_rank, hit.value)
+        for hit in result
+    ]
+
+
+SEARCHES: list[dict[str, Any]] = [
+    {"text": "disk login number 3"},
+    {"text": "disk login", "mode": "text"},
+    {"text": "disk login", "mode": "hybrid"},
+    {"text": "disk login", "mode": "hybrid", "fusion": "weighted", "collapse": "$.level"},
+    {"text": "payment", "collapse": "text", "limit": 200},
+    {"text": "payment", "collapse": "key"},
+    {"record": (0, 3), "limit": 7},
+    {"record": (1, 3), "limit": 7},
+    {"record": (3, 3), "limit": 7, "filter": {"must": [{"path": "$.level", "eq": "disk"}]}},
+    {"text": "queue", "filter": {"partitions": [1, 2]}, "limit": 300},
+    {"text": "queue", "min_similarity": 0.4, "limit": 300},
+]
+
+
+def pages(search: SenselogClient, request: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
+    """Three pages, or all."""
+    found, cursor = [], None
+    for _ in range(3):
+        result = newest(search, "logs", **request, cursor=cursor, include=("key", "value", "scores"))
+        found.append(rows(result))
+        cursor = result.cursor
+        if cursor is None:
+            break
+    return found
+
+
+def test_several_workers_answer_as_one_and_their_number_may_change(broker: BrokerProcess) -> None:
+    """Every kind of search, page by page; a partition that moves to another worker is not embedded again."""
+    create(broker, "logs")
+    produce(broker, "logs", texts(400))
+    with client(broker) as search:
+        answers = [pages(search, request) for request in SEARCHES]
+        assert all(answer[0] for answer in answers)
+    told = status(broker, "logs")
+    assert len({partition["worker"] for partition in told["partitions"]}) == WORKERS
+    assert (told["state"], told["indexed"], len(broker.children())) == ("green", 400, WORKERS)
+    broker.stop()
+    broker.settings = ("vector.embedding.model=hashing:32",)
+    broker.start()
+    with client(broker) as search:
+        for request, expected in zip(SEARCHES, answers, strict=True):
+            assert pages(search, request) == expected, request
+    assert status(broker, "logs")["embedder"]["texts_embedded"] == 0
+
+
+def test_a_killed_worker_disturbs_its_own_partitions_alone(broker: BrokerProcess) -> None:
+    create(broker, "logs")
+    produce(broker, "logs", texts(80))
+    with client(broker) as search:
+        whole = newest(search, "logs", "disk", limit=1000)
+        assert len(whole) == 80
+        told = status(broker, "logs")
+        answers_in_part = 0
+        for number in range(WORKERS):
+            lost = {one["partition"] for one in told["partitions"] if one["worker"] == number}
+            rest = sorted(set(range(PARTITIONS)) - lost)
+            process = next(one for one in broker.children() if one.pid == told["workers"][number]["pid"])
+            process.suspend()  # killed while it is stopped: the others are asked before it can be back
+            process.kill()
+            alive = search.search("logs", "disk", filter={"partitions": rest}, limit=1000)
+            assert {hit.partition for hit in alive} == set(rest)
+            assert alive.complete
+            try:
+                part = search.search("logs", "disk", limit=1000, partial_ok=True)
+                states = {state.partition: state.error_code for state in part.freshness}
+                assert part.complete == (not any(states.values()))
+                answers_in_part += not part.complete
+                assert {hit.partition for hit in part} == {p for p, code in states.items() if not code} >= set(rest)
+                search.search("logs", "disk", limit=1000)
+            except IndexLoading as error:
+                assert "loading" in str(error)  # noqa: PT017
+            produce(broker, "logs", texts(4), first=80 + 4 * number)
+            assert len(newest(search, "logs", "disk", limit=1000)) == 84 + 4 * number
+            told = until(lambda: _all_there(status(broker, "logs")))
+            assert told["workers"][number]["restarts"] >= 1
+        assert answers_in_part
+
+
+def _all_there(told: dict[str, Any]) -> dict[str, Any] | None:
+    return told if all(worker["pid"] for worker in told["workers"]) else None
+
+
+def test_a_change_of_the_model_is_one_for_all_workers(broker: BrokerProcess) -> None:
+    """Searches go on, see one generation at a time, and can go back; with the lead killed on the way it is finished all the same."""
+    create(broker, "logs")
+    produce(broker, "logs", texts(200))
+    with client(broker) as search:
+        newest(search, "logs", "disk")
+        lead = next(one for one in broker.children() if one.pid == status(broker, "logs")["workers"][0]["pid"])
+        command(broker, "logs", "reembed", model="hashing:16")
+        lead.kill()
+
+        def generation() -> int:
+            result = newest(search, "logs", "disk", limit=1000)
+            assert len(result) == 200
+            assert result.dimensions == (16 if result.generation == 2 else 32)
+            return int(result.generation)
+
+        until(lambda: generation() == 2)
+        told = until(lambda: _green(status(broker, "logs")))
+        assert told["generation"] == 2
+        assert (told["generations"]["previous"]["generation"], told["indexed"]) == (1, 200)
+        command(broker, "logs", "rollback")
+        until(lambda: generation() == 1)
+        command(broker, "logs", "retry")
+        until(lambda: generation() == 3)
+        assert len(list((broker.data_directory / "vector").glob("*/3/?"))) == PARTITIONS
+
+
+def _green(told: dict[str, Any]) -> dict[str, Any] | None:
+    return told if told["state"] == "green" else None
+
+
+def test_a_deleted_topic_leaves_no_index_of_any_worker(broker: BrokerProcess) -> None:
+    create(broker, "logs")
+    produce(broker, "logs", texts(40))
+    with client(broker) as search:
+        newest(search, "logs", "disk")
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        admin.delete_topics(["logs"])["logs"].result()
+        until(lambda: not list((broker.data_directory / "vector").iterdir()))
+        create(broker, "logs")
+        assert len(newest(search, "logs", "disk")) == 0
+
+
+def test_broker_and_workers_are_killed_together_and_lose_nothing(broker: BrokerProcess) -> None:
+    create(broker, "logs")
+    for round_ in range(2):
+        produce(broker, "logs", texts(60), first=60 * round_)
+        with client(broker) as search:
+            assert len(newest(search, "logs", "disk", limit=1000)) == 60 * (round_ + 1)
+        broker.kill()
+        broker.start()
+    with client(broker) as search:
+        assert len(newest(search, "logs", "disk", limit=1000)) == 120
