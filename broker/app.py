@@ -173,7 +173,7 @@ class Broker:
         for listener in listeners(config):
             entrance = entrances.of(listener)
             host, port = await self._listener.listen(listener.host, listener.port, entrance)
-            entrance.advertised = listener.advertise(host, port)
+            entrance.advertised = listener.advertise(port)
             told.append(f"{listener.name}://{format_address(*entrance.advertised)}")
             if not self.kafka_address:
                 self.kafka_address = format_address(host, port)

@@ -45,10 +45,13 @@ class Listener:
         """As in `listeners`."""
         return f"{self.name}://{format_address(self.host, self.port)}"
 
-    def advertise(self, host: str, port: int) -> tuple[str, int]:
-        """What clients are told once `host:port` is bound; an address that stands for all becomes the loopback."""
+    def advertise(self, port: int) -> tuple[str, int]:
+        """What clients are told once `port` is bound; an address that stands for all becomes the loopback.
+
+        A name stays a name, as in Kafka: a certificate may stand for it alone.
+        """
         if self.advertised is None:
-            return _LOOPBACK.get(host, host), port
+            return _LOOPBACK.get(self.host, self.host), port
         return self.advertised[0], self.advertised[1] or port
 
 

@@ -1,9 +1,11 @@
-"""Clients x capabilities, as one run saw them, written as a page of the documentation."""
+"""Clients x capabilities and tools x listeners, as one run saw them, written as a page of the documentation."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.compat.listeners import LISTENERS
 from tests.compat.roster import CLIENTS
 
 # How the reason of a skipped test begins, by which the table tells why.
@@ -23,18 +25,25 @@ What `make compat` saw: every client below against a fresh broker, each capabili
 ✓ works · – the client cannot · ✗ fails · not yet: the broker does not advertise it
 """
 
+TOOLS = """
+## Kafka's own command-line tools
+
+Each prints against Senselog what it prints against Apache Kafka 4.3, times and ids apart, over a listener of each kind; consumers among
+them with the classic and the consumer group protocol. `transactional-copier` takes no client properties: PLAINTEXT alone (`make copier`).
+"""
+
 _cells: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
 _reasons: dict[tuple[str, str], str] = {}
 
 
-def note(capability: str, client: str, report: Any) -> None:
-    """Takes down one phase of one test."""
-    signs = _cells[capability][client]
+def note(row: str, column: str, report: Any) -> None:
+    """Takes down one phase of one test, of a client's capability or of a tool at a listener."""
+    signs = _cells[row][column]
     if report.skipped:
         kind, _, reason = report.longrepr[2].removeprefix("Skipped: ").partition(": ")
         signs.add(SIGNS[kind])
         if kind == CANNOT:
-            _reasons[client, capability] = reason
+            _reasons[column, row] = reason
     elif report.failed:
         signs.add(FAILED)
     elif report.when == "call":
@@ -50,11 +59,7 @@ def _cell(signs: set[str]) -> str:
 def write(path: Path) -> None:
     """Writes the page. Says nothing of when and where, so that the same results are the same page."""
     names = [client.name for client in CLIENTS]
-    lines = [HEAD, f"| | {' | '.join(names)} |", f"|---|{':-:|' * len(names)}"]
-    lines += [
-        f"| {capability} | {' | '.join(_cell(row[name]) for name in names)} |" for capability, row in _cells.items()
-    ]
-    lines += ["", "## What a client cannot", ""]
+    lines = [HEAD, *_table({name: name for name in names}), "", "## What a client cannot", ""]
     for name in names:
         by_reason: dict[str, list[str]] = defaultdict(list)
         for capability in _cells:
@@ -63,4 +68,14 @@ def write(path: Path) -> None:
         if by_reason:
             told = "; ".join(f"{', '.join(which)}: {reason}" for reason, which in by_reason.items())
             lines.append(f"- **{name}**: {told}.")
+    lines += [TOOLS, *_table({name: f"{name}{who and ', '}{who}" for name, who in LISTENERS.items()})]
     path.write_text("\n".join(lines) + "\n")
+
+
+def _table(columns: Mapping[str, str]) -> list[str]:
+    """The rows that have a cell in one of the columns; `columns` are names and titles."""
+    rows = {name: row for name, row in _cells.items() if row.keys() & columns}
+    lines = [f"| | {' | '.join(columns.values())} |", f"|---|{':-:|' * len(columns)}"]
+    return lines + [
+        f"| {name} | {' | '.join(_cell(row[column]) for column in columns)} |" for name, row in rows.items()
+    ]

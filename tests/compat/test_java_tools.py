@@ -1,125 +1,264 @@
-"""Kafka's own command-line tools: they do their work against Senselog and print what they print against Apache Kafka."""
+"""Kafka's own command-line tools, all that take a broker: over a listener of each kind and with both group protocols they do their
+work against Senselog and print what they print against a secured Apache Kafka, times and ids apart."""
 
+import contextlib
+import functools
 import json
+import os
 import re
-import uuid
+import shlex
+import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 
-from tests.compat.conftest import senselog
+from tests.compat import listeners
+from tests.compat.conftest import EVENTUALLY_S, fresh
+from tests.compat.listeners import LISTENERS, PASSWORD, Listening
+from tests.compat.roster import KAFKA
 
 Tool = Callable[..., "CompletedProcess[str]"]
-RECORDS = 20_000
+LINES = "".join(f"key{number}:line {number}\n" for number in range(20))  # what console-producer is given
+
+# What somebody types. A command that ends with & goes on until `stop`; `until WORD:` repeats one until it prints the word.
+SCENARIOS = {
+    "topics": """
+        topics --create --topic {name} --partitions 3 --config retention.ms=3600000
+        topics --create --topic {name}
+        topics --alter --topic {name} --partitions 5
+        topics --describe --topic {name}
+        topics --list --topic {name}
+        get-offsets --topic {name}
+        topics --delete --topic {name}
+        topics --describe --topic {name}
+    """,
+    "configs": """
+        topics --create --topic {name}
+        configs --entity-type topics --entity-name {name} --alter --add-config retention.ms=60000,max.message.bytes=2000000
+        configs --entity-type topics --entity-name {name} --alter --delete-config retention.ms
+        configs --entity-type topics --entity-name {name} --describe
+        configs --entity-type topics --entity-name {name} --alter --add-config retention.ms=soon
+        configs --entity-type users --entity-name {name} --alter --add-config SCRAM-SHA-256=[password=x],producer_byte_rate=1000000
+        configs --entity-type users --entity-name {name} --describe
+        configs --entity-type brokers --entity-name 1 --describe
+        configs --entity-type groups --entity-name {name} --alter --add-config consumer.session.timeout.ms=50000
+        configs --entity-type groups --entity-name {name} --describe
+        configs --entity-type groups --entity-name {name} --alter --add-config consumer.session.timeout.ms=500
+    """,
+    "acls": """
+        acls --add --allow-principal User:{name} --producer --topic {name}
+        acls --add --deny-principal User:{name} --operation READ --topic {name} --resource-pattern-type prefixed
+        acls --list --topic {name} --resource-pattern-type match
+        acls --remove --force --allow-principal User:{name} --producer --topic {name}
+        acls --list --topic {name} --resource-pattern-type match
+    """,
+    "groups": """
+        topics --create --topic {name}
+        console-producer --topic {name} --reader-property parse.key=true --reader-property key.separator=: --compression-codec lz4
+        console-consumer --topic {name} --from-beginning --max-messages 20 --group {name} --formatter-property print.key=true
+        consumer-groups --describe --group {name}
+        verifiable-consumer --topic {name} --group-id {name} --group-protocol {protocol} &
+        until Stable: consumer-groups --describe --group {name} --state
+        consumer-groups --describe --group {name} --members --verbose
+        consumer-groups --describe --group {name} --verbose
+        groups --list
+        stop
+        until Empty: consumer-groups --describe --group {name} --state
+        consumer-groups --list --state
+        consumer-groups --reset-offsets --group {name} --topic {name} --to-offset 10 --execute
+        console-consumer --topic {name} --max-messages 10 --group {name} --formatter-property print.offset=true
+        consumer-groups --delete-offsets --group {name} --topic {name}
+        consumer-groups --delete --group {name}
+        consumer-groups --describe --group {name}
+    """,
+    "verifiable clients": """
+        topics --create --topic {name}
+        verifiable-producer --topic {name} --max-messages 20 --acks -1
+        delete-records --offset-json-file {offsets}
+        get-offsets --topic {name} --time earliest
+        verifiable-consumer --topic {name} --group-id {name} --max-messages 15 --group-protocol {protocol}
+        log-dirs --describe --topic-list {name}
+    """,
+    "performance": """
+        topics --create --topic {name} --partitions 3
+        producer-perf-test --topic {name} --num-records 20000 --record-size 200 --throughput -1 --command-property compression.type=lz4
+        consumer-perf-test --topic {name} --num-records 20000 --group {name}
+        e2e-latency --topic {name} --num-records 10 --producer-acks all --record-size 100
+    """,
+    "transactions": """
+        topics --create --topic {name}
+        producer-perf-test --topic {name} --num-records 100 --record-size 100 --throughput -1 --transactional-id {name}
+        transactions list
+        transactions describe --transactional-id {name}
+        transactions describe-producers --topic {name} --partition 0
+        transactions find-hanging --broker-id 1
+        console-consumer --topic {name} --from-beginning --max-messages 100 --isolation-level read_committed
+    """,
+    "broker": """
+        features describe
+        api-versions
+        share-groups --list
+    """,
+}
+# Those in which the tools' consumers are members of a group.
+OF_GROUPS = ("groups", "verifiable clients", "performance")
+CASES = [
+    pytest.param(scenario, protocol, id=f"{scenario}-{protocol}")
+    for scenario in SCENARIOS
+    for protocol in (("classic", "consumer") if scenario in OF_GROUPS else ("classic",))
+]
+
+# Of what a tool prints, the part that does not depend on speed, on what else is on the broker, or on what tests/compat/FINDINGS.md
+# declares: lines that fit, or the groups in them.
+SHOWN = {
+    "producer-perf-test": r"(\d+ records sent), .*",
+    "consumer-perf-test": r"start.time.*|20[\d-]+ [\d:]+, [^,]+, ([\d.]+), [\d.]+, (\d+), .*",
+    "e2e-latency": r"(Avg latency): .*|(Percentiles): .*",
+    "groups --list": r"GROUP .*|<name> .*",
+    "consumer-groups --list": r"GROUP .*|<name> .*",
+    "transactions list": r"TransactionalId .*|<name> .*",
+    "features": r"(Feature: (?:group|transaction)\.version .*) Epoch: \d+",
+    "api-versions": r"<address>.*|(?!.*(?:DelegationToken|Share|Streams|RaftVoter|UnregisterBroker|UNKNOWN))(.*?),?",
+}
+IDS = {"ProducerId", "LastTimestamp", "CurrentTransactionStartTimeMs", "TransactionDurationMs"}
+# Log lines, stack traces, and the empty assignment of a member that has the broker's answer before the topic's metadata.
+UNTOLD = r"\[|NOTE: Picked|WARN|\s+at |\s*\.\.\. \d+ more|.*\"partitions_assigned\",\"partitions\":\[\]"
+VARYING = {
+    r"TopicId: \S+": "TopicId: <id>",
+    r"(localhost|127\.0\.0\.1):\d+": "<address>",
+    r"/127\.0\.0\.1": "<host>",
+    r"--command-config \S+|/\S+/offsets.json": "<file>",
+    r"[\w.-]+-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|(?<=\s)[\w-]{22}(?=\s)": "<member>",
+    r'"timestamp":\d+|"avg_throughput":[\d.E-]+|LastStableEpoch: \S+|CreateTime:\d+': "<measured>",
+    r'"logDir":"[^"]+"': "<directory>",
+    r'"size":[1-9]\d*': "<size>",  # of as many batches as the producer was quick enough to make
+}
 
 
-def normal(text: str, *names: str) -> list[str]:
-    """The lines of an output without what must vary: ids, ports, times, log lines, order of config entries."""
-    for index, name in enumerate(names):
-        text = text.replace(name, f"<name{index}>")
-    text = re.sub(r"TopicId: \S+", "TopicId: <id>", text)
-    text = re.sub(r"127\.0\.0\.1:\d+", "<address>", text)
-    text = re.sub(r"/127\.0\.0\.1", "<host>", text)
-    text = re.sub(r"[\w.-]+-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<member>", text)
-    text = re.sub(r'"timestamp":\d+|"avg_throughput":[\d.E-]+', "<measured>", text)
-    text = re.sub(r"LastStableEpoch: \S+|CreateTime:\d+", "<time>", text)
-    lines = (re.sub(r"\s+", " ", line).strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith(("[main]", "WARN", "[kafka"))]
+def normal(tool: str, arguments: list[str], text: str, name: str) -> list[str]:
+    """The lines of an output without what must vary, log lines and stack traces."""
+    text = text.replace(name, "<name>")
+    for pattern, replacement in VARYING.items():
+        text = re.sub(pattern, replacement, text)
+    lines = [line for line in text.splitlines() if not re.match(UNTOLD, line)]
+    if tool == "transactions":
+        lines = _without_columns(lines)
+    lines = [re.sub(r"\s+", " ", line).strip() for line in lines]
+    shown = SHOWN.get(" ".join([tool, *arguments[:1]]), SHOWN.get(tool))
+    if shown is not None:
+        matches = [match for line in lines if (match := re.fullmatch(shown, line))]
+        lines = [" ".join(filter(None, match.groups())) or match[0] for match in matches]
+    if tool in ("configs", "acls"):  # in the order of a hash set
+        lines = sorted(re.sub(r"Current ACLs|Adding ACLs", "ACLs", line) for line in lines)
+    return [line for line in lines if line]
+
+
+def _without_columns(lines: list[str]) -> list[str]:
+    """A table, separated by tabs, without ids and times."""
+    rows = [line.split("\t") for line in lines]
+    kept = [index for index, title in enumerate(rows[0]) if title.strip() not in IDS] if rows else []
+    return [" ".join(row[index] for index in kept if index < len(row)) for row in rows]
+
+
+Answer = tuple[str, int, list[str]]  # the command, its exit code, what it showed
+
+
+def play(run: Tool, client: list[str], scenario: str, protocol: str, directory: Path) -> Iterator[Answer]:
+    """Types the commands of a scenario for a topic and group of a new name, and yields what each showed."""
+    name, offsets = fresh("tools"), directory / "offsets.json"
+    offsets.write_text(json.dumps({"partitions": [{"topic": name, "partition": 0, "offset": 5}], "version": 1}))
+    with contextlib.ExitStack() as stack:
+        for line in SCENARIOS[scenario].strip().splitlines():
+            words = shlex.split(line.strip().format(name=name, protocol=protocol, offsets=offsets))
+            if words == ["stop"]:
+                stack.close()
+                continue
+            if words[-1] == "&":
+                stack.enter_context(_running([words[0], *client, *words[1:-1]]))
+                continue
+            awaited = words.pop(1).removesuffix(":") if words[0] == "until" else ""
+            tool, *arguments = words[1:] if awaited else words
+            deadline = time.monotonic() + EVENTUALLY_S
+            while True:
+                done = run(tool, *client, *arguments, stdin=LINES if tool == "console-producer" else "")
+                shown = normal(tool, arguments, done.stdout + done.stderr, name)
+                if awaited in " ".join(shown) or time.monotonic() > deadline:
+                    break
+            yield line.strip(), done.returncode, shown
+
+
+def tools(scenario: str) -> list[str]:
+    """Those that it uses."""
+    commands = [re.sub(r"until \w+: ", "", line.strip()) for line in SCENARIOS[scenario].strip().splitlines()]
+    return sorted({command.split()[0] for command in commands} - {"stop"})
+
+
+@contextlib.contextmanager
+def _running(command: list[str]) -> Iterator[None]:
+    """A tool that goes on; at the end it is told to stop, and leaves its group."""
+    process = subprocess.Popen(
+        [str(KAFKA), *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)  # the launcher and its JVM
+        process.wait(30)
 
 
 @pytest.fixture(scope="module")
-def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A broker of their own, whose configs are those of the reference."""
-    with senselog(tmp_path_factory.mktemp("senselog")) as address:
-        yield address
+def ours(kafka_tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
+    """A Senselog that knows its user by SCRAM too, as the tool itself sets it up."""
+    with listeners.senselog(tmp_path_factory.mktemp("senselog")) as broker:
+        user = ("--entity-type", "users", "--entity-name", "admin")
+        secret = ("--alter", "--add-config", f"SCRAM-SHA-512=[password={PASSWORD}]")
+        kafka_tool("configs", *broker.client("PLAINTEXT", "classic"), *user, *secret)
+        yield broker
 
 
-@pytest.fixture
-def both(kafka_tool: Tool, bootstrap: str, reference: str) -> Callable[..., str]:
-    """Runs a tool against both brokers, asserts the same exit code and output, and returns Senselog's output."""
+@pytest.fixture(scope="module")
+def theirs(kafka_tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], list[Answer]]]:
+    """What a scenario shows against Apache Kafka, whose listeners make no difference to it: asked once, over SASL_SSL."""
+    directory = tmp_path_factory.mktemp("kafka")
+    with listeners.kafka(directory) as broker:
 
-    def run(
-        tool: str, *arguments: str, names: tuple[str, ...] = (), stdin: str | None = None, ordered: bool = True
-    ) -> str:
-        ours = kafka_tool(tool, "--bootstrap-server", bootstrap, *arguments, stdin=stdin)
-        theirs = kafka_tool(tool, "--bootstrap-server", reference, *arguments, stdin=stdin)
-        arrange: Callable[[list[str]], list[str]] = list if ordered else sorted  # type: ignore[assignment]
-        if "--list" in arguments and tool in ("groups", "consumer-groups"):  # other tests leave groups behind
-            arrange = lambda lines: [line for line in lines if line.startswith(("GROUP", "<name0>"))]  # noqa: E731
-        assert arrange(normal(ours.stdout, *names)) == arrange(normal(theirs.stdout, *names)), ours.stderr
-        assert ours.returncode == theirs.returncode, ours.stderr
-        return ours.stdout
+        @functools.cache
+        def answers(scenario: str, protocol: str) -> list[Answer]:
+            return list(play(kafka_tool, broker.client("SASL_SSL", protocol), scenario, protocol, directory))
 
-    return run
+        yield answers
 
 
-@pytest.fixture
-def name() -> str:
-    """A topic name nobody has used."""
-    return f"tools{uuid.uuid4().hex[:8]}"
+@pytest.mark.parametrize("listener", LISTENERS)
+@pytest.mark.parametrize(("scenario", "protocol"), CASES)
+def test_tools_print_what_they_print_against_kafka(
+    scenario: str,
+    protocol: str,
+    listener: str,
+    ours: Listening,
+    theirs: Callable[[str, str], list[Answer]],
+    kafka_tool: Tool,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Command by command: the same lines, errors among them, and the same exit code."""
+    for tool in tools(scenario):
+        record_property("tool", tool)
+    expected = theirs(scenario, protocol)
+    played = play(kafka_tool, ours.client(listener, protocol), scenario, protocol, tmp_path)
+    for answer, kafkas in zip(played, expected, strict=True):
+        assert answer == kafkas
 
 
-def test_topics(both: Callable[..., str], name: str) -> None:
-    """create, describe, alter, list, delete."""
-    both("topics", "--create", "--topic", name, "--partitions", "3", "--config", "retention.ms=3600000", names=(name,))
-    assert "PartitionCount: 3" in both("topics", "--describe", "--topic", name, names=(name,))
-    both("topics", "--create", "--topic", name, names=(name,))  # refused: it exists
-    both("topics", "--alter", "--topic", name, "--partitions", "5", names=(name,))
-    both("topics", "--describe", "--topic", name, names=(name,))
-    both("topics", "--list", "--topic", name, names=(name,))
-    both("topics", "--delete", "--topic", name, names=(name,))
-    both("topics", "--describe", "--topic", name, names=(name,))  # refused: it is gone
-
-
-def test_console_and_groups(both: Callable[..., str], name: str) -> None:
-    """console-producer, console-consumer, get-offsets, consumer-groups."""
-    lines = "".join(f"key{number}:line {number}\n" for number in range(50))
-    both("topics", "--create", "--topic", name, "--partitions", "1", names=(name,))
-    for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
-        options = ("--property", "parse.key=true", "--property", "key.separator=:", "--compression-codec", codec)
-        both("console-producer", "--topic", name, *options, names=(name,), stdin=lines)
-    options = (
-        "--from-beginning",
-        "--max-messages",
-        "250",
-        "--property",
-        "print.key=true",
-        "--property",
-        "print.offset=true",
-        "--group",
-        name,
-    )
-    shown = both("console-consumer", "--topic", name, *options, names=(name,))
-    assert "Offset:249\tkey49\tline 49" in shown
-    both("get-offsets", "--topic", name, names=(name,))
-    both("get-offsets", "--topic", name, "--time", "earliest", names=(name,))
-    both("get-offsets", "--topic", name, "--time", "latest", names=(name,))
-    both("consumer-groups", "--describe", "--group", name, names=(name,))
-    both("consumer-groups", "--describe", "--group", name, "--state", names=(name,))
-    reset = ("--reset-offsets", "--group", name, "--topic", name, "--to-offset", "10", "--execute")
-    both("consumer-groups", *reset, names=(name,))
-    both("consumer-groups", "--describe", "--group", name, names=(name,))
-    both("consumer-groups", "--delete", "--group", name, names=(name,))
-    both("consumer-groups", "--describe", "--group", name, names=(name,))  # refused: it is gone
-
-
-def test_configs(both: Callable[..., str], name: str) -> None:
-    """configs: alter, describe, delete, and a refused value."""
-    both("topics", "--create", "--topic", name, names=(name,))
-    entity = ("--entity-type", "topics", "--entity-name", name)
-    both("configs", *entity, "--alter", "--add-config", "retention.ms=60000,max.message.bytes=2000000", names=(name,))
-    both("configs", *entity, "--describe", names=(name,), ordered=False)
-    both("configs", *entity, "--alter", "--delete-config", "retention.ms", names=(name,))
-    both("configs", *entity, "--describe", names=(name,), ordered=False)
-    both("configs", *entity, "--alter", "--add-config", "retention.ms=soon", names=(name,))
-
-
-def test_vector_configs(kafka_tool: Tool, bootstrap: str, name: str) -> None:
+def test_vector_configs(kafka_tool: Tool, ours: Listening) -> None:
     """`kafka-configs` switches vectors on, which `kafka-topics` cannot: it refuses keys it does not know before asking."""
-    kafka_tool("topics", "--bootstrap-server", bootstrap, "--create", "--topic", name)
-    entity = ("--bootstrap-server", bootstrap, "--entity-type", "topics", "--entity-name", name)
+    client, name = ours.client("PLAINTEXT", "classic"), fresh("tools")
+    kafka_tool("topics", *client, "--create", "--topic", name)
+    entity = (*client, "--entity-type", "topics", "--entity-name", name)
     altered = kafka_tool(
         "configs", *entity, "--alter", "--add-config", "vector.enabled=true,vector.embedding.model=hashing"
     )
@@ -130,71 +269,3 @@ def test_vector_configs(kafka_tool: Tool, bootstrap: str, name: str) -> None:
     refused = kafka_tool("configs", *entity, "--alter", "--add-config", "vector.hnsw.m=many")
     assert refused.returncode
     assert "vector.hnsw.m" in refused.stdout + refused.stderr
-
-
-def test_verifiable_clients_and_deletion(both: Callable[..., str], name: str, tmp_path: Path) -> None:
-    """verifiable-producer, delete-records, verifiable-consumer, consumer-groups."""
-    both("topics", "--create", "--topic", name, "--partitions", "1", names=(name,))
-    sent = both("verifiable-producer", "--topic", name, "--max-messages", "20", "--acks", "-1", names=(name,))
-    assert '"sent":20,"acked":20' in sent
-    target = {"topic": name, "partition": 0, "offset": 5}
-    (tmp_path / "offsets.json").write_text(json.dumps({"partitions": [target], "version": 1}))
-    both("delete-records", "--offset-json-file", str(tmp_path / "offsets.json"), names=(name,))
-    group = ("--group-id", name, "--max-messages", "15", "--reset-policy", "earliest")
-    read = both("verifiable-consumer", "--topic", name, *group, names=(name,))
-    assert '"minOffset":5,"maxOffset":19' in read
-    both("consumer-groups", "--describe", "--group", name, names=(name,))
-
-
-@pytest.mark.parametrize("compression", ["none", "lz4"])
-def test_performance_tools(kafka_tool: Tool, bootstrap: str, name: str, compression: str) -> None:
-    """producer-perf-test sends every record, consumer-perf-test reads every one back."""
-    kafka_tool("topics", "--bootstrap-server", bootstrap, "--create", "--topic", name, "--partitions", "3")
-    properties = ("--producer-props", f"bootstrap.servers={bootstrap}", f"compression.type={compression}")
-    size = ("--num-records", str(RECORDS), "--record-size", "200", "--throughput", "-1")
-    sent = kafka_tool("producer-perf-test", "--topic", name, *size, *properties)
-    assert f"{RECORDS} records sent" in sent.stdout, sent.stderr
-    read = kafka_tool(
-        "consumer-perf-test",
-        "--bootstrap-server",
-        bootstrap,
-        "--topic",
-        name,
-        "--messages",
-        str(RECORDS),
-        "--timeout",
-        "30000",
-    )
-    consumed = [line.split(",") for line in read.stdout.splitlines() if line[:2] == "20"]
-    assert consumed, read.stderr
-    assert int(float(consumed[-1][4])) == RECORDS
-
-
-def test_consumer_protocol(both: Callable[..., str], name: str) -> None:
-    """The consumer group protocol (KIP-848): console-consumer, verifiable-consumer, and what the group tools say of it."""
-    lines = "".join(f"line {number}\n" for number in range(30))
-    both("topics", "--create", "--topic", name, "--partitions", "1", names=(name,))
-    both("console-producer", "--topic", name, names=(name,), stdin=lines)
-    new = ("--consumer-property", "group.protocol=consumer")
-    read = ("--from-beginning", "--max-messages", "30", "--group", name, *new)
-    assert "line 29" in both("console-consumer", "--topic", name, *read, names=(name,))
-    both("console-producer", "--topic", name, names=(name,), stdin=lines)
-    verifiable = ("--group-id", name, "--group-protocol", "consumer", "--max-messages", "30")
-    assert '"minOffset":30,"maxOffset":59' in both("verifiable-consumer", "--topic", name, *verifiable, names=(name,))
-    group = ("--group", name)
-    for options in ((), ("--verbose",), ("--state",), ("--state", "--verbose"), ("--members", "--verbose")):
-        both("consumer-groups", "--describe", *group, *options, names=(name,))
-    for options in (("--state",), ("--type", "consumer"), ("--state", "Empty"), ("--type", "classic")):
-        both("consumer-groups", "--list", *options, names=(name,), ordered=False)
-    for options in ((), ("--consumer",), ("--group-type", "consumer")):
-        both("groups", "--list", *options, names=(name,), ordered=False)
-    reset = ("--reset-offsets", *group, "--topic", name, "--to-earliest", "--execute")
-    both("consumer-groups", *reset, names=(name,))
-    both("consumer-groups", "--describe", *group, names=(name,))
-    both("consumer-groups", "--delete-offsets", *group, "--topic", name, names=(name,))
-    both("consumer-groups", "--delete", *group, names=(name,))
-    both("consumer-groups", "--describe", *group, "--members", names=(name,))  # refused: it is gone
-    entity = ("--entity-type", "groups", "--entity-name", name)
-    both("configs", *entity, "--alter", "--add-config", "consumer.session.timeout.ms=50000", names=(name,))
-    both("configs", *entity, "--describe", names=(name,), ordered=False)
-    both("configs", *entity, "--alter", "--add-config", "consumer.session.timeout.ms=500", names=(name,))

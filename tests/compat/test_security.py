@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 
 from tests.broker_process import BrokerProcess, free_port
 from tests.compat.conftest import HOUSE, fresh
@@ -36,13 +35,11 @@ class Secure:
 
 
 def _pem(directory: Path, name: str, source: Path) -> tuple[str, str]:
-    """Certificate and key of a user in files of their own, the key as PKCS #8, which is what Java reads."""
-    text = source.read_bytes()
-    key = serialization.load_pem_private_key(text, None)
+    """Certificate and key of a user in files of their own."""
+    key, begin, chain = source.read_text().partition("-----BEGIN CERTIFICATE")
     certificate, secret = directory / f"{name}.crt", directory / f"{name}.key"
-    certificate.write_bytes(text[text.index(b"-----BEGIN CERTIFICATE") :])
-    form = serialization.PrivateFormat.PKCS8
-    secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    certificate.write_text(begin + chain)
+    secret.write_text(key)
     return str(certificate), str(secret)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from tests.broker_process import BrokerProcess
 
@@ -22,10 +23,8 @@ class Certificates:
         authority = trustme.CA()
         made = cls(directory / "authority.pem", directory / "broker.pem", directory / f"{user}.pem")
         authority.cert_pem.write_to_path(made.authority)
-        issued = authority.issue_cert("localhost", "127.0.0.1")
-        issued.private_key_and_cert_chain_pem.write_to_path(made.broker)
-        issued = authority.issue_cert(f"{user}@example.com", common_name=user)
-        issued.private_key_and_cert_chain_pem.write_to_path(made.user)
+        made.broker.write_bytes(_pem(authority.issue_cert("localhost", "127.0.0.1")))
+        made.user.write_bytes(_pem(authority.issue_cert(f"{user}@example.com", common_name=user)))
         return made
 
     def settings(self, client_auth: str = "none") -> list[str]:
@@ -34,6 +33,14 @@ class Certificates:
             f"ssl.truststore.location={self.authority}",
             f"ssl.client.auth={client_auth}",
         ]
+
+
+def _pem(issued: trustme.LeafCert) -> bytes:
+    """Key and chain, the key as PKCS #8, which is what Java reads."""
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    form, unencrypted = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    parts = [key.private_bytes(serialization.Encoding.PEM, form, unencrypted)]
+    return b"".join(parts + [pem.bytes() for pem in issued.cert_chain_pems])
 
 
 def start(directory: Path, protocol: str, *settings: str) -> BrokerProcess:

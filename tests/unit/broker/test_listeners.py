@@ -10,20 +10,20 @@ def test_listen_alone_is_one_plaintext_listener() -> None:
     """The simple way stays as it is; a wildcard address is advertised as the loopback."""
     (listener,) = listeners(Config(listen="0.0.0.0:9092"))
     assert (listener.protocol, listener.host, listener.port) == (SecurityProtocol.PLAINTEXT, "0.0.0.0", 9092)
-    assert listener.advertise("0.0.0.0", 9092) == ("127.0.0.1", 9092)
+    assert listener.advertise(9092) == ("127.0.0.1", 9092)
 
 
 def test_each_listener_has_its_protocol_and_its_advertised_address() -> None:
-    """Names are protocols, or the map says which; ports that are left open are advertised as bound."""
+    """Names are protocols, or the map says which; ports that are left open are advertised as bound, names of hosts as names."""
     config = Config(
-        listeners="PLAINTEXT://127.0.0.1:9092, external://:9094",
+        listeners="PLAINTEXT://localhost:9092, external://:9094",
         advertised_listeners="EXTERNAL://broker.example:9094",
         listener_security_protocol_map="EXTERNAL:SASL_SSL",
     )
     inside, outside = listeners(config)
-    assert inside.advertise("127.0.0.1", 9092) == ("127.0.0.1", 9092)
+    assert inside.advertise(9092) == ("localhost", 9092)
     assert (outside.protocol.tls, outside.protocol.sasl, outside.host) == (True, True, "0.0.0.0")
-    assert outside.advertise("0.0.0.0", 9094) == ("broker.example", 9094)
+    assert outside.advertise(9094) == ("broker.example", 9094)
 
 
 @pytest.mark.parametrize(
