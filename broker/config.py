@@ -127,6 +127,9 @@ class Config(BaseModel):
     vector_workers: int = Field(
         1, ge=1, le=64, description="processes that share the partitions of topics with vectors"
     )
+    vector_worker_memory_bytes: int | None = Field(
+        None, ge=1024 * 1024, description="of indexes in each worker; beyond it indexing pauses; default: no limit"
+    )
     vector_embedding_model: str = Field("local:all-MiniLM-L6-v2", description="of topics that name none")
     vector_embedding_threads: int = Field(0, ge=0, le=256, description="cores for the local model; 0: all")
     vector_model_dir: Path | None = Field(None, description="local models; default: $SENSELOG_MODEL_DIR or .models")

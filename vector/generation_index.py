@@ -20,6 +20,7 @@ from vector.index.partition_index import PartitionIndex
 from vector.index.settings import IndexSettings
 from vector.indexer import LogSource, LogState, PartitionIndexer, PartitionPlace
 from vector.lag import LagClock
+from vector.memory import MemoryBudget
 from vector.meter import IndexMeter
 from vector.models import Models
 from vector.persistence import Persistence
@@ -45,6 +46,7 @@ class WorkerParts:
     persistence: Persistence | None = None
     followers: Followers | None = None
     """Of the topics that this worker leads; None where it has all partitions."""
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
     own_directory: bool = False
     """Whether no other worker keeps indexes in `directory`, although another one leads."""
     clock: Clock = field(default_factory=SystemClock)
@@ -125,6 +127,7 @@ class GenerationIndex:
         index = PartitionIndex.open(self.generation.partition_directory(partition), settings)
         if recovered is not None and index.indexed_offset > recovered:
             index.truncate(recovered)
+        self._parts.memory.opened(index)
         self.meters[partition] = IndexMeter(index)
         # Here, not by who waits for it: one that is cancelled meanwhile must still find the index, to close it.
         self.indexes[partition] = index
@@ -168,6 +171,7 @@ class GenerationIndex:
                 on_progress=lambda: self._on_progress(),
                 state=self._place.states[partition],
                 lag=self._place.lags[partition],
+                memory=self._parts.memory,
                 gate=lambda: self._gate(),
                 background=lambda: self.background,
             )
@@ -224,6 +228,12 @@ class GenerationIndex:
         return self.trouble or unopened or (self.scheduler.trouble if self.scheduler else None)
 
     @property
+    def over_budget(self) -> str | None:
+        """How much memory there is, where nothing is indexed for want of it."""
+        waits = any(indexer.over_budget for indexer in list(self._indexers.values()))
+        return self._parts.memory.told() if waits else None
+
+    @property
     def needs_a_person(self) -> bool:
         """Whether that will not mend itself."""
         identity = self.generation.identity
@@ -250,6 +260,7 @@ class GenerationIndex:
         for index in indexes:
             self._parts.builder.forget(index)
             await self._in_index_thread(_close, index)
+            await self._in_index_thread(self._parts.memory.closed, index)
 
     async def _in_index_thread(self, call: Any, *arguments: object) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._parts.threads.index, call, *arguments)

@@ -17,6 +17,7 @@ from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
 from vector.index.scoring import storable
 from vector.lag import LagClock
+from vector.memory import MemoryBudget
 from vector.prepare import Extraction, Failure, Stretch, stretches
 from vector.threads import WorkerThreads
 
@@ -24,6 +25,8 @@ READ_BYTES_MAX = 256 * 1024
 CHECKPOINT_INTERVAL_S = 2.0
 """How much embedding a crash may repeat; each one costs an fsync."""
 BACKLOG_WAIT_S = 0.2
+ROOM_WAIT_S = 0.25
+"""While the worker's memory is used up."""
 # A busy log of small batches is read this often, not after each of them: every read takes a turn of the broker's loop.
 # Measured with one producer, one record at a time: the median round trip is 1.9 times as long without, as long as ever with it.
 READ_INTERVAL_S = 0.005
@@ -87,6 +90,7 @@ class PartitionIndexer:
         on_progress: Callable[[], None],
         state: LogState,
         lag: LagClock,
+        memory: MemoryBudget,
         gate: Callable[[], Awaitable[object]],
         background: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -95,6 +99,9 @@ class PartitionIndexer:
         self.state = state
         self._extraction = extraction
         self._lag = lag
+        self._memory = memory
+        self.over_budget = False
+        """Whether nothing is indexed for want of memory."""
         self._source = source
         self._scheduler = scheduler
         self._threads = threads
@@ -173,14 +180,25 @@ class PartitionIndexer:
                 embedded = await self._scheduler.vectors(new, background=self._background())
                 vectors |= {content: one for content, one in embedded.items() if not isinstance(one, Refusal)}
                 reasons = {content: one.reason for content, one in embedded.items() if isinstance(one, Refusal)}
-            failures = await self._in_index_thread(self._append_unless_failed, stretch, vectors, reasons)
+            failures, appended = await self._in_index_thread(self._append_unless_failed, stretch, vectors, reasons)
             if failures:
                 # First, so that a crash between the two repeats this, which is told once all the same, instead of losing it.
                 await self._source.quarantine(self.place, self._scheduler.embedder.name, failures)
-                await self._in_index_thread(self._append, stretch, vectors)
+            if not appended:
+                await self._append_when_there_is_room(stretch, vectors)
             self._advance()
             if asyncio.get_running_loop().time() >= (self._checkpoint_due or 0.0):
                 await self.checkpoint()
+
+    async def _append_when_there_is_room(self, stretch: Stretch, vectors: dict[bytes, Float32]) -> None:
+        try:
+            while not await self._in_index_thread(self._append, stretch, vectors):
+                self.over_budget = True
+                await self.checkpoint()
+                await asyncio.sleep(ROOM_WAIT_S)
+                await self._in_index_thread(self.index.drop_below, self.state.log_start_offset)
+        finally:
+            self.over_budget = False
 
     def _advance(self) -> None:
         if self._checkpoint_due is None:
@@ -209,8 +227,11 @@ class PartitionIndexer:
 
     def _append_unless_failed(
         self, stretch: Stretch, vectors: dict[bytes, Float32], reasons: dict[bytes, str]
-    ) -> list[Failure]:
-        """Appends a stretch of which nothing failed; else takes what the index cannot hold out of `vectors`."""
+    ) -> tuple[list[Failure], bool]:
+        """Appends a stretch of which nothing failed, if there is room; else takes what the index cannot hold out of `vectors`.
+
+        What failed, and whether it is appended.
+        """
         contents = [content for content in vectors if content in stretch.texts or content in stretch.vectors]
         if contents:
             good = storable(np.vstack([vectors[content] for content in contents]), self.index.settings)
@@ -219,13 +240,15 @@ class PartitionIndexer:
                     reasons[content] = "the vector is not finite, too large for the index, or has no direction"
                     del vectors[content]
         failures = stretch.refused(reasons)
-        if not failures:
-            self._append(stretch, vectors)
-        return failures
+        return failures, not failures and self._append(stretch, vectors)
 
-    def _append(self, stretch: Stretch, vectors: dict[bytes, Float32]) -> None:
-        self.index.append(stretch.to_run(vectors, self.index.settings.dimensions))
+    def _append(self, stretch: Stretch, vectors: dict[bytes, Float32]) -> bool:
+        run = stretch.to_run(vectors, self.index.settings.dimensions)
+        if not self._memory.take(self.index, run):
+            return False
+        self.index.append(run)
         self._builder.submit(self.index)
+        return True
 
     def _follow_log_start(self, log_start_offset: int) -> None:
         """Records that retention took before they were indexed are no records any more: the position jumps over them."""

@@ -496,6 +496,7 @@ class TopicIndex:
             "generations": self._generations_status(),
             "trouble": trouble,
             "paused": paused,
+            "over_budget": self.live is not None and self.live.over_budget is not None and not paused,
             "embedder": scheduler.status() if scheduler else None,
             "objects": self._parts.persistence.status() if self._parts.persistence else None,
             "partitions": {partition: self._partition_status(partition) for partition in self.assignment.states},
@@ -508,7 +509,7 @@ class TopicIndex:
         unopened = self._parts.models.troubles.get((self.assignment.model, self.assignment.config.dimensions))
         if self.live is None or self.trouble:
             return self.trouble or unopened, bool(unopened)
-        waiting_for = self.live.waiting_for
+        waiting_for = self.live.waiting_for or self.live.over_budget
         if waiting_for and self.building is not None:
             progress = self._build_status(self.building)["progress"]
             waiting_for += f"; generation {self.building.generation.number} replaces it, {progress:.0%} is built"

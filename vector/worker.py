@@ -24,6 +24,7 @@ from vector.followers import Followers
 from vector.generation_index import WorkerParts
 from vector.index.builder import Builder
 from vector.indexer import LogRun, LogState, PartitionPlace
+from vector.memory import MemoryBudget
 from vector.models import Models
 from vector.objects import ObjectStore
 from vector.persistence import Persistence
@@ -66,6 +67,7 @@ class Worker:
         self._log = _BrokerLog()
         self._threads = WorkerThreads()
         self._builder = Builder(self._threads.post_to_index)
+        self._memory = MemoryBudget()
         self._parts: WorkerParts | None = None
         self._topics: dict[bytes, TopicIndex] = {}
         self._searches: dict[bytes, TopicSearch] = {}
@@ -124,6 +126,7 @@ class Worker:
 
     def _start(self, message: Mapping[str, Any]) -> None:
         self._leads = message["leads"]
+        self._memory = MemoryBudget(message["memory_bytes"], self._builder.submit)
         models = Models(EmbedSettings.from_message(message["embed"]), self._threads)
         if message["objects_url"] is not None:
             self._persistence = Persistence(ObjectStore(message["objects_url"]), self._threads, leads=self._leads)
@@ -136,6 +139,7 @@ class Worker:
             self._builder,
             forget_failures=lambda topic_id, number: self.channel.notify("forget_failures", (topic_id, number)),
             persistence=self._persistence,
+            memory=self._memory,
             followers=Followers(self.channel) if self._leads and message["workers"] > 1 else None,
         )
         directory = Path(message["directory"])
@@ -279,7 +283,7 @@ class Worker:
         if self._parts is not None and now >= self._gauges_due:
             self._gauges_due = now + GAUGES_INTERVAL_S
             rows = [(topic_id, *row) for topic_id, topic in self._topics.items() for row in topic.gauges()]
-            self.channel.notify("gauges", rows)
+            self.channel.notify("gauges", {"partitions": rows, "memory": self._memory.status()})
 
     async def _close(self) -> None:
         self._sampler.close()

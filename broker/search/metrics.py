@@ -1,5 +1,6 @@
 """Search and indexing as Prometheus families."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -43,15 +44,7 @@ def families(search: "SearchService") -> "Iterator[Metric]":
     """From what the worker last told, at most a quarter of a second ago."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-    up = GaugeMetricFamily("senselog_vector_worker_up", "Whether the vector worker runs.", labels=["worker"])
-    restarts = CounterMetricFamily(
-        "senselog_vector_worker_restarts", "Restarts of the vector worker.", labels=["worker"]
-    )
-    for number, worker in enumerate(search.fleet.workers):
-        up.add_metric([str(number)], float(worker.channel is not None))
-        restarts.add_metric([str(number)], worker.restarts)
-    yield up
-    yield restarts
+    yield from _of_workers(search)
     yield CounterMetricFamily(
         "senselog_searches", "Searches of topics with vectors, failed ones too.", value=search.searches
     )
@@ -107,3 +100,30 @@ def families(search: "SearchService") -> "Iterator[Metric]":
             for key, value in figures.get((topic.topic_id, log.partition), {}).items():
                 gauges[key].add_metric(row, value)
     yield from gauges.values()
+
+
+def _of_workers(search: "SearchService") -> "Iterator[Metric]":
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    up = GaugeMetricFamily("senselog_vector_worker_up", "Whether the vector worker runs.", labels=["worker"])
+    restarts = CounterMetricFamily(
+        "senselog_vector_worker_restarts", "Restarts of the vector worker.", labels=["worker"]
+    )
+    for number, worker in enumerate(search.fleet.workers):
+        up.add_metric([str(number)], float(worker.channel is not None))
+        restarts.add_metric([str(number)], worker.restarts)
+    yield up
+    yield restarts
+    memory = GaugeMetricFamily(
+        "senselog_vector_worker_memory_bytes",
+        "Memory that the worker's indexes need to be searched.",
+        labels=["worker"],
+    )
+    limit = GaugeMetricFamily(
+        "senselog_vector_worker_memory_limit_bytes", "Beyond it indexing pauses; +Inf: none.", labels=["worker"]
+    )
+    for number, worker in enumerate(search.fleet.workers):
+        memory.add_metric([str(number)], worker.memory.get("memory_bytes") or 0)
+        limit.add_metric([str(number)], worker.memory.get("memory_limit_bytes") or math.inf)
+    yield memory
+    yield limit

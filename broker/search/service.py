@@ -115,6 +115,7 @@ class SearchService:
             "objects_url": config.storage_objects_url,
             "workers": config.vector_workers,
             "leads": worker == LEAD,
+            "memory_bytes": config.vector_worker_memory_bytes,
         }
         await channel.call("start", start)
         await self.feed.attach(worker, channel)
@@ -127,8 +128,11 @@ class SearchService:
             self.feed.opened(topic_id, partition)
         self._progress[worker] = {"indexed": indexed, "models": message["models"]}
 
-    def _take_gauges(self, worker: int, rows: list[tuple[bytes, int, dict[str, float]]]) -> None:
-        self._gauges[worker] = {(bytes(topic_id), partition): figures for topic_id, partition, figures in rows}
+    def _take_gauges(self, worker: int, message: Mapping[str, Any]) -> None:
+        self._gauges[worker] = {
+            (bytes(topic), partition): figures for topic, partition, figures in message["partitions"]
+        }
+        self.fleet.workers[worker].memory = message["memory"]
 
     @property
     def indexed(self) -> dict[tuple[bytes, int], tuple[int, int]]:

@@ -19,7 +19,8 @@ def topic_status(
 ) -> dict[str, Any]:
     """`told` is the workers' own status, None while there is no worker that knows the topic.
 
-    `state`: green (all indexed), catching_up, paused (only a person can help: `reason`), failed (tried again by itself: `reason`),
+    `state`: green (all indexed), catching_up, paused (only a person can help: `reason`),
+    over_budget (the memory of a worker is used up: `reason`), failed (tried again by itself: `reason`),
     loading.
     """
     assert topic.vector is not None
@@ -33,6 +34,8 @@ def topic_status(
         reason = f"{absent.name} {absent.state}"
     if told and told["paused"]:
         state = "paused"
+    elif told and told["over_budget"]:
+        state = "over_budget"
     elif told and told["trouble"]:
         state = "failed"
     elif loading:
@@ -58,7 +61,8 @@ def topic_status(
         "embedder": (told or {}).get("embedder"),
         "objects": (told or {}).get("objects"),
         "workers": [
-            {"state": worker.state, "restarts": worker.restarts, "pid": worker.process_id} for worker in workers
+            {"state": worker.state, "restarts": worker.restarts, "pid": worker.process_id, **worker.memory}
+            for worker in workers
         ],
     }
 

@@ -45,6 +45,8 @@ class WorkerSupervisor:
         self.process_id: int | None = None
         self.channel: Channel | None = None
         """The running worker's; None while there is none."""
+        self.memory: dict[str, int | None] = {}
+        """What its indexes take, as it last told, and how much they may."""
         self._handlers = handlers
         self._prepare = prepare
         self._task: asyncio.Task[None] | None = None
@@ -113,6 +115,7 @@ class WorkerSupervisor:
             await _heed(channel)
         finally:
             self.channel = self.process_id = None
+            self.memory = {}
             channel.close()
             ours.close()
             code = await _end(process)

@@ -46,6 +46,7 @@ def merged_status(told: Mapping[int, Mapping[str, Any]]) -> dict[str, Any] | Non
         **first,
         "partitions": {partition: row for one in statuses for partition, row in one["partitions"].items()},
         "trouble": trouble["trouble"],
+        "over_budget": any(one["over_budget"] for one in statuses),
         "paused": any(one["paused"] for one in statuses),
         "embedder": next((one for one in embedders if _of_generation(one, first)), None),
         "objects": _merged_objects([one["objects"] for one in statuses if one["objects"] is not None]),

@@ -215,3 +215,39 @@ def test_broker_and_workers_are_killed_together_and_lose_nothing(broker: BrokerP
         broker.start()
     with client(broker) as search:
         assert len(newest(search, "logs", "disk", limit=1000)) == 120
+
+
+def test_memory_that_is_used_up_pauses_indexing_and_is_seen(tmp_path: Path) -> None:
+    limit = 2_000_000
+    broker = BrokerProcess(
+        tmp_path,
+        "vector.embedding.model=hashing:32",
+        "vector.workers=2",
+        f"vector.worker.memory.bytes={limit}",
+    )
+    broker.start()
+    try:
+        create(broker, "logs")
+        produce(broker, "logs", [f"{WORDS[n % 8]} line {n}" for n in range(20_000)])
+        told = until(lambda: told if (told := status(broker, "logs"))["state"] == "over_budget" else None)
+        assert "vector.worker.memory.bytes" in told["reason"]
+        assert 0 < told["indexed"] < 20_000
+        with client(broker) as search:
+            assert len(search.search("logs", "disk", limit=100)) == 100
+        produce(broker, "logs", ["produce does not notice"])
+        until(lambda: _memory(broker, "bytes") > limit / 2)
+        assert _memory(broker, "bytes") <= limit == _memory(broker, "limit_bytes")
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        admin.delete_topics(["logs"])["logs"].result()
+        create(broker, "other")
+        produce(broker, "other", texts(100))
+        with client(broker) as search:
+            assert len(newest(search, "other", "disk", limit=1000)) == 100
+    finally:
+        broker.end()
+
+
+def _memory(broker: BrokerProcess, name: str) -> float:
+    """The most of any worker, by the metrics."""
+    lines = httpx.get(f"http://{broker.http}/metrics", timeout=30).text.splitlines()
+    return max(float(line.split()[1]) for line in lines if line.startswith(f"senselog_vector_worker_memory_{name}{{"))

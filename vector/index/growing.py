@@ -86,6 +86,17 @@ class GrowingSegment:
             + 36 * self.posting_count
         )
 
+    def growth_bytes(self, run: Run) -> int:
+        """The most that `memory_bytes` rises by when the run is appended."""
+        new = {content for content in run.hashes if content not in self._nodes}
+        texts = sum(50 + len(run.texts[content]) for content in new if content in run.texts)
+        columns, postings = self._columns, self.posting_count + len(run.offsets)
+        arrays = (columns.offsets, columns.timestamps_ms, columns.flags, columns.nodes)
+        grown = _growth_bytes(self._vectors, self.node_count + len(new))
+        grown += sum(_growth_bytes(array, postings) for array in arrays)
+        fields = run.fields.nbytes if run.fields is not None else 4 * len(run.offsets)
+        return grown + fields + texts + 150 * len(new) + 36 * len(run.offsets)
+
     def append(self, run: Run) -> Float32:
         """Adds a run; returns the rows of contents that were new, in the order of their first occurrence, as stored."""
         new_rows: list[int] = []
@@ -231,6 +242,12 @@ class GrowingView:
 
     def hashes_of(self, nodes: Int64) -> list[bytes]:
         return [self._segment.content(int(node)) for node in nodes]
+
+
+def _growth_bytes(array: npt.NDArray[Scalar], length: int) -> int:
+    """By how much `_grown` makes it larger, if it is not long enough."""
+    rows = max(length, 2 * len(array)) - len(array) if length > len(array) else 0
+    return rows * array.nbytes // len(array)
 
 
 def _grown(array: npt.NDArray[Scalar], length: int) -> npt.NDArray[Scalar]:

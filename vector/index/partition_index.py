@@ -72,6 +72,8 @@ class PartitionIndex:
         self._plan_not_before = -float("inf")
         self._build_error: str | None = None
         self._closed = False
+        self.empty_bytes = GrowingSegment(0, 0, settings).memory_bytes
+        """RAM of a segment that begins."""
         self._counters = SearchCounters()
         if catalog.continues and isinstance(self._segments[-1], GrowingSegment):
             self._growing = self._segments[-1]
@@ -164,6 +166,17 @@ class PartitionIndex:
             self._freeze()
         elif self._pending_bytes > PENDING_BYTES_MAX:
             self.checkpoint()
+
+    def growth_bytes(self, run: Run) -> int:
+        """The most that `memory_bytes` rises by when the run is appended; `empty_bytes` come on top where a segment begins."""
+        return self._growing.growth_bytes(run)
+
+    def seal_early(self) -> bool:
+        """Ends the growing segment, if it is worth one of its own, so that a build may make it smaller; whether it has."""
+        if self._closed or self.backlogged or self._growing.node_count < self.settings.seal_rows_min:
+            return False
+        self._freeze()
+        return True
 
     def _check(self, run: Run) -> None:
         count = len(run.offsets)
@@ -362,6 +375,11 @@ class PartitionIndex:
             "damages": list(self.damages),
             "reserve_segments": len(self._reserve),
         }
+
+    @property
+    def growing_bytes(self) -> int:
+        """RAM of the rows that are not sealed, and not about to be."""
+        return self._growing.memory_bytes
 
     @property
     def has_graph(self) -> bool:

@@ -147,7 +147,7 @@ async def test_the_state_says_what_keeps_the_index_back() -> None:
     world.append(world.topic, b"x")
     assert (await world.ask(0)).trouble == "loading: vector worker off"
     partition = {"indexed_offset": 1, "lag_ms": 0, "failed": 0}
-    status = {"trouble": None, "paused": False, "generation": 1, "partitions": {0: partition}}
+    status = {"trouble": None, "paused": False, "over_budget": False, "generation": 1, "partitions": {0: partition}}
     world.worker.status = status
     assert (await world.ask(0)).trouble is None
     world.worker.status = {**status, "trouble": "no such model", "paused": True}

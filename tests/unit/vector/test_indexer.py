@@ -27,6 +27,7 @@ from vector.index.query import IndexQuery
 from vector.index.settings import IndexSettings
 from vector.indexer import LogRun, LogState, PartitionIndexer, PartitionPlace
 from vector.lag import MARKS_MAX, LagClock
+from vector.memory import MemoryBudget
 from vector.prepare import Extraction, Failure
 from vector.threads import WorkerThreads
 
@@ -122,6 +123,7 @@ class Partition:
             on_progress=self.moved.set,
             state=log.state,
             lag=self.lag,
+            memory=MemoryBudget(),
             gate=log.gate,
         )
 
