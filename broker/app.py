@@ -31,6 +31,7 @@ from broker.registry import load_handlers
 from broker.search.metrics import SearchCollector
 from broker.search.service import SearchService
 from broker.security.security import Security
+from broker.security.stores import key_store
 from broker.security.tls import ServerTls
 from broker.services import Services
 from broker.storage_metrics import StorageCollector
@@ -197,8 +198,7 @@ class Broker:
         from broker.gateways.rpc import start_rpc  # 50 ms of imports
 
         try:
-            tls = self.config.http_security_protocol == "SSL"
-            pem = Path(str(self.config.ssl_keystore_location)).read_bytes() if tls else None
+            pem = key_store(self.config) if self.config.http_security_protocol == "SSL" else None
             self._rpc = await start_rpc(services, *parse_address(self.config.grpc_listen or GRPC_LISTEN), pem)
         except OSError as error:
             if self.config.grpc_listen is not None:

@@ -1,7 +1,7 @@
 """The broker's configuration: flat dotted keys, as in Kafka's `server.properties`."""
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from vector.embed.endpoint import HttpEndpoint
 
 _ENDPOINT = "vector.http."
+_LISTENER = "listener.name."
+# What may differ between listeners. Users do not: HTTP and gRPC have the same ones.
+_OF_LISTENERS = ("ssl.", "sasl.enabled.mechanisms", "sasl.oauthbearer.", "sasl.server.", "connections.max.reauth.ms")
 
 
 class ConfigError(Exception):
@@ -18,6 +21,10 @@ class ConfigError(Exception):
 
 def _dotted(attribute: str) -> str:
     return attribute.replace("_", ".")
+
+
+def _attribute(key: str) -> str:
+    return key.replace(".", "_")
 
 
 class Config(BaseModel):
@@ -37,6 +44,7 @@ class Config(BaseModel):
     listeners: str = Field("", description="NAME://HOST:PORT,… in place of listen; the name says the protocol")
     advertised_listeners: str = Field("", description="NAME://HOST:PORT,… that clients are told; empty: as bound")
     listener_security_protocol_map: str = Field("", description="NAME:PROTOCOL,… for listeners of other names")
+    listener_name: dict[str, "Config"] = Field({}, description="what a listener has differently, whole, by its name")
     node_id: int = Field(1, ge=0)
 
     socket_request_max_bytes: int = Field(100 * 1024 * 1024, ge=1024)
@@ -46,11 +54,13 @@ class Config(BaseModel):
     fetch_max_bytes: int = Field(55 * 1024 * 1024, ge=1024)
 
     # Kafka's default type is JKS, a format of Java's.
-    ssl_keystore_type: Literal["PEM"] = "PEM"
-    ssl_keystore_location: Path | None = Field(None, description="PEM file: private key, certificate and its chain")
-    ssl_key_password: SecretStr | None = None
-    ssl_truststore_type: Literal["PEM"] = "PEM"
-    ssl_truststore_location: Path | None = Field(None, description="PEM file: authorities that sign clients")
+    ssl_keystore_type: Literal["PEM", "PKCS12"] = "PEM"
+    ssl_keystore_location: Path | None = Field(None, description="file: private key, certificate and its chain")
+    ssl_keystore_password: SecretStr | None = Field(None, description="of PKCS12")
+    ssl_key_password: SecretStr | None = Field(None, description="of an encrypted key in PEM")
+    ssl_truststore_type: Literal["PEM", "PKCS12"] = "PEM"
+    ssl_truststore_location: Path | None = Field(None, description="file: authorities that sign clients")
+    ssl_truststore_password: SecretStr | None = Field(None, description="of PKCS12")
     ssl_client_auth: Literal["none", "requested", "required"] = "none"
     ssl_enabled_protocols: str = "TLSv1.2,TLSv1.3"
     ssl_principal_mapping_rules: str = "DEFAULT"
@@ -162,11 +172,31 @@ class Config(BaseModel):
             if not separator or not key.strip():
                 raise ConfigError(f"--set {setting}: expected key=value")
             values[key.strip()] = value.strip()
-        values = _with_endpoints(values)
-        known = {_dotted(name) for name in cls.model_fields}
+        values, endpoints = _by_name(values, _ENDPOINT, "tei.url")
+        if endpoints:
+            named = {name: {_attribute(key): own[key] for key in own} for name, own in endpoints.items()}
+            values["vector.http"] = named
+        values, listeners = _by_name(values, _LISTENER, "external.ssl.client.auth")
+        config = cls._validate(values)
+        at = {name.lower(): cls._at_listener(values, name, own) for name, own in listeners.items()}
+        return config.model_copy(update={"listener_name": at})
+
+    @classmethod
+    def _at_listener(cls, values: Mapping[str, Any], name: str, own: Mapping[str, Any]) -> Self:
+        for key in own:
+            if key in cls._keys() and not key.startswith(_OF_LISTENERS):
+                raise ConfigError(f"{_LISTENER}{name}.{key}: is the same for all listeners")
+        return cls._validate({**values, **own}, f"{_LISTENER}{name}.")
+
+    @classmethod
+    def _keys(cls) -> Collection[str]:
+        return {_dotted(name) for name in cls.model_fields} - {_LISTENER.removesuffix(".")}
+
+    @classmethod
+    def _validate(cls, values: Mapping[str, Any], prefix: str = "") -> Self:
         for key in values:
-            if key not in known:
-                raise ConfigError(f"unknown configuration key {key!r}")
+            if key not in cls._keys():
+                raise ConfigError(f"unknown configuration key {prefix + key!r}")
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -174,20 +204,23 @@ class Config(BaseModel):
             key = ".".join(str(part) for part in first["loc"])
             if not key:  # several together
                 raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
-            raise ConfigError(f"{key}: {first['msg']} (got {first['input']!r})") from None
+            raise ConfigError(f"{prefix}{key}: {first['msg']} (got {first['input']!r})") from None
+
+    def at(self, listener: str) -> "Config":
+        """The settings of one listener: with its `listener.name.NAME.KEY` in place of KEY."""
+        return self.listener_name.get(listener.lower(), self)
 
 
-def _with_endpoints(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`vector.http.NAME.max.tokens` and its like, gathered by NAME."""
-    gathered = {key: value for key, value in values.items() if not key.startswith(_ENDPOINT)}
-    endpoints: dict[str, dict[str, Any]] = {}
-    for key, value in values.items():
-        if key.startswith(_ENDPOINT):
-            name, separator, setting = key.removeprefix(_ENDPOINT).partition(".")
-            if not separator:
-                raise ConfigError(f"{key}: expected {_ENDPOINT}NAME.SETTING, such as {_ENDPOINT}{name or 'tei'}.url")
-            endpoints.setdefault(name, {})[setting.replace(".", "_")] = value
-    return gathered | ({"vector.http": endpoints} if endpoints else {})
+def _by_name(values: Mapping[str, Any], prefix: str, example: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """All but the keys of the form `PREFIX.NAME.KEY`, and those by NAME and KEY; raises ConfigError."""
+    others = {key: value for key, value in values.items() if not key.startswith(prefix)}
+    named: dict[str, dict[str, Any]] = {}
+    for key in values.keys() - others.keys():
+        name, separator, rest = key.removeprefix(prefix).partition(".")
+        if not separator:
+            raise ConfigError(f"{key}: expected {prefix}NAME.KEY, such as {prefix}{example}")
+        named.setdefault(name, {})[rest] = values[key]
+    return others, named
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How clients come in at each listener: who they are, what they may do, and who takes their requests."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from broker.config import Config, ConfigError
@@ -25,36 +25,30 @@ class Entrances:
     """Makes the entrances of one broker."""
 
     def __init__(self, services: Services, dispatcher: Dispatcher) -> None:
-        """Raises ConfigError naming the key."""
-        config = services.config
-        self._config = config
+        self._config = services.config
+        self._clock = services.clock
         self._dispatcher = dispatcher
         self._security = services.security
-        self._mapping = PrincipalMapping(config.ssl_principal_mapping_rules)
-        self._tls: ServerTls | None = None
-        self._sasl = SaslSettings(
-            mechanisms=mechanisms(config, services.security, services.clock),
+
+    def of(self, listener: Listener) -> Entrance:
+        """Raises ConfigError naming the key."""
+        protocol, config = listener.protocol, self._config.at(listener.name)
+        admit: Callable[[Client], Receive] = self._admit_anybody
+        if protocol.sasl:
+            admit = partial(self._admit_by_sasl, self._sasl_settings(config))
+        elif protocol.tls:
+            admit = partial(self._admit_by_certificate, PrincipalMapping(config.ssl_principal_mapping_rules))
+        return Entrance(admit, ServerTls(config).context if protocol.tls else None)
+
+    def _sasl_settings(self, config: Config) -> SaslSettings:
+        return SaslSettings(
+            mechanisms=mechanisms(config, self._security, self._clock),
             welcome=self._welcome,
-            clock=services.clock,
+            clock=self._clock,
             receive_bytes_max=config.sasl_server_max_receive_size,
             reauthentication_ms=config.connections_max_reauth_ms,
             failure_delay_s=config.connection_failed_authentication_delay_ms / 1000,
         )
-
-    def of(self, listener: Listener) -> Entrance:
-        """Raises ConfigError naming the key."""
-        protocol = listener.protocol
-        if protocol.sasl:
-            admit = self._admit_by_sasl
-        elif protocol.tls:
-            admit = self._admit_by_certificate
-        else:
-            admit = self._admit_anybody
-        if not protocol.tls:
-            return Entrance(admit)
-        if self._tls is None:
-            self._tls = ServerTls(self._config)
-        return Entrance(admit, self._tls.context)
 
     def _welcome(self, client: Client, principal: str) -> None:
         client.access = self._security.access(principal, client.client_host)
@@ -63,16 +57,16 @@ class Entrances:
         self._welcome(client, ANONYMOUS)
         return self._dispatcher.dispatch
 
-    def _admit_by_certificate(self, client: Client) -> Receive:
+    def _admit_by_certificate(self, mapping: PrincipalMapping, client: Client) -> Receive:
         certificate = client.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         try:
-            self._welcome(client, self._mapping.principal(certificate))
+            self._welcome(client, mapping.principal(certificate))
         except NoRuleApplies as error:
             return partial(_refuse, str(error))
         return self._dispatcher.dispatch
 
-    def _admit_by_sasl(self, client: Client) -> Receive:
-        return Authentication(self._sasl, self._dispatcher, client).receive
+    def _admit_by_sasl(self, settings: SaslSettings, client: Client) -> Receive:
+        return Authentication(settings, self._dispatcher, client).receive
 
 
 def mechanisms(config: Config, security: Security, clock: Clock) -> Mapping[str, NewExchange]:

@@ -65,6 +65,9 @@ def listeners(config: Config) -> tuple[Listener, ...]:
     advertised_by_name = _addresses("advertised.listeners", config.advertised_listeners)
     for name in advertised_by_name.keys() - bound.keys():
         raise ConfigError(f"advertised.listeners: {name} is not in listeners")
+    for name in config.listener_name:
+        if name.upper() not in bound:
+            raise ConfigError(f"listener.name.{name}: {name} is not in listeners")
     found = []
     for name, (host, port) in bound.items():
         if name not in protocols:

@@ -30,7 +30,7 @@ _HANDSHAKE_KEY = int(ApiKey.SASL_HANDSHAKE).to_bytes(2, "big")
 
 @dataclass(frozen=True, slots=True)
 class SaslSettings:
-    """What all connections of a broker's SASL listeners share."""
+    """What all connections of a SASL listener share."""
 
     mechanisms: Mapping[str, NewExchange]
     welcome: Callable[[Client, str], None]

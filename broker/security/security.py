@@ -25,7 +25,8 @@ class Security:
         self.plain = PlainUsers(config.sasl_plain_users_file)
         self.logins = Logins(self.plain, self.users, config.connection_failed_authentication_delay_ms / 1000)
         self.admits_anonymous = any(
-            not listener.protocol.sasl and not (listener.protocol.tls and config.ssl_client_auth == "required")
+            not listener.protocol.sasl
+            and not (listener.protocol.tls and config.at(listener.name).ssl_client_auth == "required")
             for listener in listeners(config)
         )
         """Whether some listener lets clients in that have not said who they are; then HTTP and gRPC do so too."""

@@ -1,13 +1,13 @@
-"""TLS for servers: certificates and authorities in PEM, and whose certificate a client shows."""
+"""TLS for servers: versions, certificates, authorities, and whose certificate a client shows."""
 
 import re
 import ssl
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Self
 
 from broker.config import Config, ConfigError
 from broker.security.access import ANONYMOUS
+from broker.security.stores import load_key_store, load_trust_store
 
 _VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 _CLIENT_AUTH = {"none": ssl.CERT_NONE, "requested": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
@@ -25,7 +25,7 @@ class ServerTls:
     def __init__(self, config: Config) -> None:
         """Raises ConfigError naming the key."""
         if config.ssl_keystore_location is None:
-            raise ConfigError("ssl.keystore.location: a listener with TLS needs a PEM file with key and certificate")
+            raise ConfigError("ssl.keystore.location: a listener with TLS needs a file with key and certificate")
         if config.ssl_client_auth != "none" and config.ssl_truststore_location is None:
             raise ConfigError("ssl.truststore.location: ssl.client.auth needs the authorities that sign clients")
         self._config = config
@@ -59,13 +59,10 @@ class ServerTls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         versions = _versions(config.ssl_enabled_protocols)
         context.minimum_version, context.maximum_version = versions[0], versions[-1]
-        password = config.ssl_key_password
-        # An empty one keeps OpenSSL from asking the terminal for the password of an encrypted key.
-        text = "" if password is None else password.get_secret_value()
-        context.load_cert_chain(Path(str(config.ssl_keystore_location)), password=text)
+        load_key_store(context, config)
         context.verify_mode = _CLIENT_AUTH[config.ssl_client_auth]
         if config.ssl_truststore_location is not None:
-            context.load_verify_locations(config.ssl_truststore_location)
+            load_trust_store(context, config)
         return context
 
 

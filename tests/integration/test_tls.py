@@ -3,13 +3,14 @@
 import contextlib
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from tests.broker_process import BrokerProcess
+from tests.broker_process import BrokerProcess, free_port
 from tests.integration.secure import Certificates, connect, start
 
 API_VERSIONS = b"\0\0\0\x0a\0\x12\0\0\0\0\0\7\xff\xff"
@@ -60,6 +61,36 @@ def test_a_client_without_a_certificate_is_refused(broker: BrokerProcess, certif
             encrypted.sendall(API_VERSIONS)
             assert not encrypted.recv(1)
     assert "TLS handshake failed" in broker.log()
+
+
+def test_each_listener_has_its_own_certificate_and_asks_for_one_or_does_not(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    """`listener.name.NAME.KEY`: one listener of strangers, who trust another authority, beside one of known clients."""
+    strangers = Certificates.make(tmp_path)
+    process = BrokerProcess(tmp_path, *certificates.settings("required"))
+    open_address = f"127.0.0.1:{free_port()}"
+    process.settings += (
+        f"listeners=SSL://{process.bootstrap},OPEN://{open_address}",
+        "listener.security.protocol.map=OPEN:SSL",
+        "listener.name.open.ssl.client.auth=none",
+        f"listener.name.open.ssl.keystore.location={strangers.broker}",
+    )
+    process.start()
+    try:
+        known = client_settings(process, certificates)
+        assert AdminClient(known).list_topics(timeout=20).brokers
+        stranger = {"bootstrap.servers": open_address, "security.protocol": "SSL"}
+        stranger["ssl.ca.location"] = str(strangers.authority)
+        assert AdminClient(stranger).list_topics(timeout=20).brokers
+        for refused in (
+            {**stranger, "bootstrap.servers": process.bootstrap},
+            {**known, "bootstrap.servers": open_address},
+        ):
+            with pytest.raises(KafkaException):
+                AdminClient(refused).list_topics(timeout=2)
+    finally:
+        process.end()
 
 
 def test_plain_text_to_a_tls_listener_is_closed_and_disturbs_nobody(

@@ -32,6 +32,32 @@ def test_errors_name_the_key(setting: str, message: str) -> None:
         Config.load(None, [setting])
 
 
+def test_a_listener_has_its_own_settings_where_it_says_so(tmp_path: Path) -> None:
+    """As Kafka's `listener.name.NAME.KEY`, in any case of NAME; what it does not say is as everywhere."""
+    file = tmp_path / "senselog.toml"
+    file.write_text('[listener.name.outer]\nssl.client.auth = "required"\n')
+    settings = ["listener.name.Inner.sasl.enabled.mechanisms=PLAIN", "connections.max.reauth.ms=5"]
+    config = Config.load(file, settings)
+    assert [config.at(name).ssl_client_auth for name in ("OUTER", "INNER", "OTHER")] == ["required", "none", "none"]
+    assert config.at("INNER").sasl_enabled_mechanisms == "PLAIN"
+    assert config.at("OTHER").sasl_enabled_mechanisms == config.sasl_enabled_mechanisms != "PLAIN"
+    assert config.at("INNER").connections_max_reauth_ms == 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("listener.name.a.ssl.client.auth=maybe", r"listener\.name\.a\.ssl\.client\.auth: .*'maybe'"),
+        ("listener.name.a.ssl.colour=red", r"unknown configuration key 'listener\.name\.a\.ssl\.colour'"),
+        ("listener.name.a.num.partitions=2", r"listener\.name\.a\.num\.partitions: is the same for all listeners"),
+        ("listener.name.a=2", r"listener\.name\.a: expected listener\.name\.NAME\.KEY, such as"),
+    ],
+)
+def test_a_listeners_bad_setting_is_named_with_the_listener(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Config.load(None, [setting])
+
+
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.toml"):
         Config.load(tmp_path / "missing.toml")

@@ -26,6 +26,13 @@ def test_each_listener_has_its_protocol_and_its_advertised_address() -> None:
     assert outside.advertise(9094) == ("broker.example", 9094)
 
 
+def test_settings_of_a_listener_that_does_not_exist_are_refused() -> None:
+    """A slip in the name would leave a listener less guarded than meant."""
+    config = Config.load(None, ["listeners=SSL://:1", "listener.name.sssl.ssl.client.auth=required"])
+    with pytest.raises(ConfigError, match=r"listener\.name\.sssl: sssl is not in listeners"):
+        listeners(config)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
