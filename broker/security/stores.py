@@ -13,7 +13,7 @@ from broker.config import Config
 
 
 def key_store(config: Config) -> bytes:
-    """Private key, certificate and chain in PEM, the key as the file has it; raises OSError (ssl.SSLError)."""
+    """Private key, certificate and chain in PEM, the key as the file has it; raises OSError."""
     location = Path(str(config.ssl_keystore_location))
     if config.ssl_keystore_type == "PEM":
         return location.read_bytes()
@@ -21,7 +21,7 @@ def key_store(config: Config) -> bytes:
 
 
 def load_key_store(context: ssl.SSLContext, config: Config) -> None:
-    """Raises OSError (ssl.SSLError)."""
+    """Raises OSError, also as ssl.SSLError."""
     location = Path(str(config.ssl_keystore_location))
     if config.ssl_keystore_type == "PEM":
         # An empty one keeps OpenSSL from asking the terminal for the password of an encrypted key.
@@ -32,7 +32,7 @@ def load_key_store(context: ssl.SSLContext, config: Config) -> None:
 
 
 def load_trust_store(context: ssl.SSLContext, config: Config) -> None:
-    """Raises OSError (ssl.SSLError)."""
+    """Raises OSError, also as ssl.SSLError."""
     location = Path(str(config.ssl_truststore_location))
     if config.ssl_truststore_type == "PEM":
         context.load_verify_locations(location)
@@ -59,16 +59,16 @@ def _unpack(location: Path, store_password: SecretStr | None, password: str | No
     try:
         store = pkcs12.load_pkcs12(location.read_bytes(), _text(store_password).encode() or None)
     except ValueError as error:
-        raise ssl.SSLError(f"{location}: {error}") from None
+        raise OSError(f"{location}: {error}") from None
     own = [store.cert] if store.cert is not None else []
     found = [entry.certificate.public_bytes(serialization.Encoding.PEM) for entry in [*own, *store.additional_certs]]
     if with_key:
         if store.key is None or not own:
-            raise ssl.SSLError(f"{location}: holds no private key with its certificate")
+            raise OSError(f"{location}: holds no private key with its certificate")
         form = serialization.BestAvailableEncryption(password.encode()) if password else serialization.NoEncryption()
         found.insert(0, store.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, form))
     if not found:
-        raise ssl.SSLError(f"{location}: holds no certificate")
+        raise OSError(f"{location}: holds no certificate")
     return b"".join(found)
 
 

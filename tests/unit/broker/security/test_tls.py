@@ -109,7 +109,9 @@ def test_stores_may_be_pkcs12(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_pkcs12_store_that_does_not_open_is_named(tmp_path: Path) -> None:
     """A wrong password; a store of authorities in place of keys."""
-    with pytest.raises(ConfigError, match=r"ssl\.keystore\.location.*keys\.p12: Invalid password"):
+    with pytest.raises(
+        ConfigError, match=r"ssl\.keystore\.location, ssl\.truststore\.location: \S+keys\.p12: Invalid password"
+    ):
         ServerTls(_stores(tmp_path, b"another"))
     config = _stores(tmp_path, b"secret")
     swapped = config.model_copy(update={"ssl_keystore_location": config.ssl_truststore_location})
