@@ -135,7 +135,14 @@ class Config(BaseModel):
     )
 
     vector_workers: int = Field(
-        1, ge=1, le=64, description="processes that share the partitions of topics with vectors"
+        1, ge=0, le=64, description="processes here that share the partitions of topics with vectors"
+    )
+    # Not `vector.workers.remote`: in TOML a key cannot be a value and a table.
+    vector_remote_workers: int = Field(0, ge=0, le=64, description="more of them, on other machines: senselog worker")
+    vector_worker_listen: str | None = Field(None, description="HOST:PORT where those come, with TLS")
+    vector_worker_ssl_keystore_location: Path | None = Field(None, description="default: ssl.keystore.location")
+    vector_worker_ssl_truststore_location: Path | None = Field(
+        None, description="PEM file: authorities that sign workers, and nobody else"
     )
     vector_worker_memory_bytes: int | None = Field(
         None, ge=1024 * 1024, description="of indexes in each worker; beyond it indexing pauses; default: no limit"
@@ -147,6 +154,19 @@ class Config(BaseModel):
     vector_openai_api_key_file: Path | None = Field(None, description="holds the key; default: $OPENAI_API_KEY")
     vector_openai_timeout_ms: int = Field(30_000, ge=1)
     vector_http: dict[str, HttpEndpoint] = Field({}, description="servers that topics name as http:NAME")
+
+    @model_validator(mode="after")
+    def _workers_have_places(self) -> Self:
+        if not self.workers:
+            raise ValueError("vector.workers and vector.remote.workers are both 0: somebody must index")
+        if self.vector_remote_workers and self.vector_worker_listen is None:
+            raise ValueError("vector.remote.workers needs vector.worker.listen")
+        return self
+
+    @property
+    def workers(self) -> int:
+        """Of vectors, here and elsewhere."""
+        return self.vector_workers + self.vector_remote_workers
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:

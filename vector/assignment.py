@@ -1,6 +1,6 @@
 """A topic as the broker hands it to a worker."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -24,6 +24,8 @@ class Assignment:
     leads: bool = True
     """Whether this worker decides what the generations are for; else it does what the lead says, as `roles` told last."""
     roles: Mapping[str, Any] | None = None
+    foreign: Sequence[int] = ()
+    """Partitions that a worker on another machine has: what this one's folder still holds of them has not followed the log."""
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Self:

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
 from typing import Any, cast
 
 import msgpack
@@ -21,6 +22,11 @@ _CALL, _ANSWER, _REFUSAL, _NOTICE, _ABANDON = range(5)
 
 Handler = Callable[[Any], Awaitable[Any] | Any]
 """Takes a payload; what it returns, or awaits, is the answer. A KafkaError travels to the caller as it is."""
+
+
+def software_version() -> str:
+    """Both ends must be of one release: messages have no versions."""
+    return version("senselog")
 
 
 class ChannelClosed(Exception):
@@ -73,6 +79,12 @@ class Channel(asyncio.Protocol):
         """Tells the other end; nothing comes back. Dropped when the channel is closed."""
         if self._transport is not None and not self.closed.is_set():
             self._send(_NOTICE, 0, name, payload)
+
+    @property
+    def peer(self) -> str:
+        """HOST:PORT of the other end, where it has one."""
+        name = None if self._transport is None else self._transport.get_extra_info("peername")
+        return f"{name[0]}:{name[1]}" if name else ""
 
     def close(self) -> None:
         """Closes this end; the other sees the end of the stream."""

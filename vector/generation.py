@@ -7,7 +7,7 @@ data/vector/TOPIC_ID/GENERATION/PARTITION holds an index. What the file does not
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -212,6 +212,13 @@ class Generations:
         if state != self._state:
             replace_durable(self._directory / STATE_FILE, json.dumps(asdict(state), indent=2).encode())
             self._state = state
+
+
+def remove_partitions(topic_directory: Path, partitions: Iterable[int]) -> None:
+    """Deletes the indexes of these partitions, of all generations."""
+    for directory in _numbered(topic_directory):
+        for partition in partitions:
+            shutil.rmtree(directory / str(partition), ignore_errors=True)
 
 
 def _create(generation: Generation) -> None:

@@ -12,7 +12,7 @@ from protocol.errors import ErrorCode, KafkaError
 from vector.arrays import Float32
 from vector.assignment import Assignment
 from vector.embed.scheduler import EmbedScheduler
-from vector.generation import Generation, Generations, Identity, Roles
+from vector.generation import Generation, Generations, Identity, Roles, remove_partitions
 from vector.generation_index import GenerationIndex, TopicPlace, WorkerParts, known_vectors
 from vector.index.partition_index import PartitionIndex
 from vector.indexer import LogState
@@ -177,6 +177,8 @@ class TopicIndex:
                 return
 
     async def _arrange(self) -> None:
+        if self.assignment.foreign:
+            await self._in_index_thread(remove_partitions, self.directory, self.assignment.foreign)
         if not self.assignment.leads:
             await self._arrange_as_told()
             return

@@ -9,6 +9,7 @@ import logging
 import socket
 import sys
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -60,10 +61,20 @@ class _BrokerLog:
         await self.channel.call("quarantine", (place.topic_id, place.generation, place.partition, model, rows))
 
 
-class Worker:
-    """Everything one worker process holds."""
+@dataclass(frozen=True, slots=True)
+class OwnMachine:
+    """What a worker that is not on the broker's machine has in place of what the broker says. `threads` 0: all cores."""
 
-    def __init__(self) -> None:
+    directory: Path
+    model_directory: Path
+    threads: int = 0
+
+
+class Worker:
+    """Everything one worker process holds. `channel` is to be connected to the broker; then `run`."""
+
+    def __init__(self, machine: OwnMachine | None = None) -> None:
+        self._machine = machine
         self._log = _BrokerLog()
         self._threads = WorkerThreads()
         self._builder = Builder(self._threads.post_to_index)
@@ -105,10 +116,9 @@ class Worker:
         )
         self._log.channel = self.channel
 
-    async def run(self, descriptor: int) -> None:
-        """Serves the broker until it closes the channel or asks to stop."""
+    async def run(self) -> None:
+        """Serves the broker until one of them closes the channel; then checkpoints."""
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: self.channel, sock=socket.socket(fileno=descriptor))
         self._background.append(loop.create_task(self._sampler.run()))
         while not self.channel.closed.is_set():
             self._tell_progress()
@@ -118,21 +128,24 @@ class Worker:
                     await self.channel.closed.wait()
             except TimeoutError:
                 continue
-        for task in self._background:
-            task.cancel()
-        await self._close()
+        await self.end()
 
     # The broker's calls
 
     def _start(self, message: Mapping[str, Any]) -> None:
         self._leads = message["leads"]
         self._memory = MemoryBudget(message["memory_bytes"], self._builder.submit)
-        models = Models(EmbedSettings.from_message(message["embed"]), self._threads)
+        embed, directory = EmbedSettings.from_message(message["embed"]), Path(message["directory"])
+        if self._machine is not None:
+            directory = self._machine.directory / "vector"
+            own = self._machine.model_directory, self._machine.threads
+            embed = replace(embed, model_directory=str(own[0]), threads=own[1])
+        models = Models(embed, self._threads)
         if message["objects_url"] is not None:
             self._persistence = Persistence(ObjectStore(message["objects_url"]), self._threads, leads=self._leads)
             self._background.append(asyncio.create_task(self._persistence.run(lambda: list(self._topics.values()))))
         self._parts = WorkerParts(
-            Path(message["directory"]),
+            directory,
             self._log,
             models,
             self._threads,
@@ -140,12 +153,17 @@ class Worker:
             forget_failures=lambda topic_id, number: self.channel.notify("forget_failures", (topic_id, number)),
             persistence=self._persistence,
             memory=self._memory,
+            own_directory=self._machine is not None,
             followers=Followers(self.channel) if self._leads and message["workers"] > 1 else None,
         )
-        directory = Path(message["directory"])
         directory.mkdir(parents=True, exist_ok=True)
-        if self._leads:
+        if self._keeps_folders:
             _remove_deleted(directory, {bytes(topic_id).hex() for topic_id in message["topics"]})
+
+    @property
+    def _keeps_folders(self) -> bool:
+        """Whether it deletes those of topics: the lead does where several workers share them."""
+        return self._leads or self._machine is not None
 
     async def _assign(self, message: Mapping[str, Any]) -> None:
         assert self._parts is not None
@@ -169,7 +187,7 @@ class Worker:
             if topic is None:
                 return
             await topic.close()
-            if message["delete"] and self._leads:
+            if message["delete"] and self._keeps_folders:
                 await asyncio.get_running_loop().run_in_executor(self._threads.index, _remove, topic.directory)
             if message["delete"] and self._persistence is not None:
                 self._persistence.forget_topic(topic.topic_id)
@@ -285,7 +303,11 @@ class Worker:
             rows = [(topic_id, *row) for topic_id, topic in self._topics.items() for row in topic.gauges()]
             self.channel.notify("gauges", {"partitions": rows, "memory": self._memory.status()})
 
-    async def _close(self) -> None:
+    async def end(self) -> None:
+        """Checkpoints and lets go of everything."""
+        self.channel.close()
+        for task in self._background:
+            task.cancel()
         self._sampler.close()
         if self._persistence is not None:
             self._persistence.close()
@@ -313,14 +335,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="vector.worker", description=__doc__)
     parser.add_argument("--socket-descriptor", type=int, required=True)
     options = parser.parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s event=%(message)r process=vector-worker")
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    lower_priority(WORKER_NICENESS)
+    prepare_process()
     import signal
 
     # Ctrl-C reaches the whole process group; the broker decides when the worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(Worker().run(options.socket_descriptor))
+    asyncio.run(_serve(options.socket_descriptor))
+
+
+def prepare_process() -> None:
+    """Logs to standard error, and makes way for others."""
+    logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s event=%(message)r process=vector-worker")
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    lower_priority(WORKER_NICENESS)
+
+
+async def _serve(descriptor: int) -> None:
+    worker = Worker()
+    connection = socket.socket(fileno=descriptor)
+    await asyncio.get_running_loop().create_connection(lambda: worker.channel, sock=connection)
+    await worker.run()
 
 
 if __name__ == "__main__":

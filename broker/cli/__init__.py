@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import check, consume, models, produce, search, serve, topic, user, vector
+from broker.cli import check, consume, models, produce, search, serve, topic, user, vector, worker
 from broker.cli.client_properties import ENVIRONMENT
 from broker.cli.failure import describe
 
@@ -39,6 +39,7 @@ app.command("search", epilog=search.EXAMPLES)(search.search)
 app.add_typer(vector.app, name="vector")
 app.add_typer(user.app, name="user")
 app.add_typer(models.app, name="models")
+app.command("worker", epilog=worker.EXAMPLES)(worker.worker)
 app.command("check", epilog=check.EXAMPLES)(check.check)
 
 

@@ -47,11 +47,13 @@ class WorkerFeed:
     Each partition has one worker (`vector.placement`).
     """
 
-    def __init__(self, topics: Topics, default_model: str, workers: int = 1) -> None:
+    def __init__(self, topics: Topics, default_model: str, workers: int = 1, remote: int = 0) -> None:
+        """The last `remote` of the workers are on other machines."""
         self.roles: dict[bytes, Mapping[str, Any]] = {}
         """What the lead told last of generations, by topic: workers that come later begin with it."""
         self._channels: dict[int, Channel] = {}
         self._workers = workers
+        self._local = workers - remote
         self._topics = topics
         self._default_model = default_model
         self._watched: dict[tuple[bytes, int], _Watched] = {}
@@ -196,9 +198,17 @@ class WorkerFeed:
             "model": topic.vector.embedding_model or self._default_model,
             "states": {log.partition: log_state(log) for log in logs},
             "recovered": recovered,
+            "foreign": self._foreign(topic, worker),
             "leads": worker == LEAD,
             "roles": None if worker == LEAD else self.roles.get(topic.topic_id),
         }
+
+    def _foreign(self, topic: Topic, worker: int) -> list[int]:
+        """Those with folders elsewhere; of the workers here one looks after the folder that they share."""
+        owners = [(log.partition, self._worker(topic.topic_id, log.partition)) for log in topic.partitions]
+        if worker >= self._local:
+            return [partition for partition, owner in owners if owner != worker]
+        return [partition for partition, owner in owners if owner >= self._local] if worker == LEAD else []
 
     def _tell(self, calls: Sequence[tuple[Channel, str, dict[str, Any]]]) -> None:
         """One after the other; a worker that dies meanwhile hears everything anew when it is back."""

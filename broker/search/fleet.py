@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
+from broker.config import Config
 from broker.search.feed import WorkerFeed
 from broker.search.relay import WorkerRelay
+from broker.search.remote_workers import RemotePlace, RemoteWorkers
 from broker.search.supervisor import WorkerSupervisor
 from broker.topics import Topic
 from protocol.errors import ErrorCode, KafkaError
@@ -22,20 +24,26 @@ class WorkerFleet:
 
     def __init__(
         self,
-        workers: int,
+        config: Config,
         feed: WorkerFeed,
         handlers: Callable[[int], Mapping[str, Handler]],
         prepare: Callable[[int, Channel], Awaitable[None]],
     ) -> None:
         relayed = WorkerRelay(self.channel_of, feed).handlers
-        self.workers = [
-            WorkerSupervisor(
-                {**handlers(number), **relayed},
-                partial(prepare, number),
-                f"vector worker {number}" if workers > 1 else "vector worker",
-            )
-            for number in range(workers)
-        ]
+
+        def parts(number: int) -> tuple[Mapping[str, Handler], Callable[[Channel], Awaitable[None]], str]:
+            name = f"vector worker {number}" if config.workers > 1 else "vector worker"
+            return {**handlers(number), **relayed}, partial(prepare, number), name
+
+        here = [WorkerSupervisor(*parts(number)) for number in range(config.vector_workers)]
+        elsewhere = [RemotePlace(*parts(number)) for number in range(config.vector_workers, config.workers)]
+        self.workers: list[WorkerSupervisor | RemotePlace] = [*here, *elsewhere]
+        self._remote = RemoteWorkers(config, elsewhere, config.vector_workers) if elsewhere else None
+
+    def listen(self) -> None:
+        """For workers from other machines. Raises OSError."""
+        if self._remote is not None:
+            self._remote.listen()
 
     def start(self) -> None:
         """Starts those that have not been started."""
@@ -44,6 +52,8 @@ class WorkerFleet:
 
     async def stop(self) -> None:
         """Lets them checkpoint and end."""
+        if self._remote is not None:
+            self._remote.close()
         await asyncio.gather(*(worker.stop() for worker in self.workers))
 
     @property

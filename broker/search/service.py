@@ -55,8 +55,8 @@ class SearchService:
         self._topics = topics
         self._failures = FailureLog(topics, logs, clock)
         self.administration = VectorAdministration(topics, self._failures, self, config.vector_embedding_model)
-        self.feed = WorkerFeed(topics, config.vector_embedding_model, config.vector_workers)
-        self.fleet = WorkerFleet(config.vector_workers, self.feed, self._handlers, self._prepare)
+        self.feed = WorkerFeed(topics, config.vector_embedding_model, config.workers, config.vector_remote_workers)
+        self.fleet = WorkerFleet(config, self.feed, self._handlers, self._prepare)
         self._progress: dict[int, dict[str, Any]] = {}
         self._gauges: dict[int, dict[tuple[bytes, int], dict[str, float]]] = {}
         self.searches = 0
@@ -67,6 +67,7 @@ class SearchService:
         self._failures.load()
         self.feed.watch_all()
         self._topics.observers.append(self)
+        self.fleet.listen()
         if self.feed.topics_with_vectors:
             self.fleet.start()
 
@@ -113,7 +114,7 @@ class SearchService:
             "embed": asdict(_embed_settings(config)),
             "topics": [topic.topic_id for topic in self._topics],
             "objects_url": config.storage_objects_url,
-            "workers": config.vector_workers,
+            "workers": config.workers,
             "leads": worker == LEAD,
             "memory_bytes": config.vector_worker_memory_bytes,
         }

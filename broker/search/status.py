@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from broker.search.remote_workers import RemotePlace
 from broker.search.supervisor import WorkerSupervisor
 from broker.topics import Topic
 from vector.placement import worker_of
@@ -15,7 +16,7 @@ def disabled_status(topic: Topic) -> dict[str, Any]:
 
 
 def topic_status(
-    topic: Topic, told: Mapping[str, Any] | None, workers: Sequence[WorkerSupervisor], default_model: str
+    topic: Topic, told: Mapping[str, Any] | None, workers: Sequence[WorkerSupervisor | RemotePlace], default_model: str
 ) -> dict[str, Any]:
     """`told` is the workers' own status, None while there is no worker that knows the topic.
 

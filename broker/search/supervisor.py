@@ -62,9 +62,7 @@ class WorkerSupervisor:
         """Lets the worker checkpoint and end; kills it after STOP_TIMEOUT_S."""
         self._stopping = True
         if self.channel is not None:
-            with contextlib.suppress(TimeoutError, ChannelClosed, KafkaError):
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await self.channel.call("stop", None)
+            await stop_worker(self.channel)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -108,11 +106,11 @@ class WorkerSupervisor:
         self.process_id = process.pid
         try:
             await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
-            async with _named_timeout("is not ready", PREPARE_TIMEOUT_S):
+            async with named_timeout("is not ready", PREPARE_TIMEOUT_S):
                 await self._prepare(channel)
             self.channel, self.state = channel, "running"
             logger.info("vector worker runs", worker=self.name, pid=process.pid, restarts=self.restarts)
-            await _heed(channel)
+            await heed(channel)
         finally:
             self.channel = self.process_id = None
             self.memory = {}
@@ -122,11 +120,18 @@ class WorkerSupervisor:
         logger.warning("vector worker ended", worker=self.name, exit_code=code)
 
 
-async def _heed(channel: Channel) -> None:
+async def stop_worker(channel: Channel) -> None:
+    """Lets it checkpoint; at most STOP_TIMEOUT_S."""
+    with contextlib.suppress(TimeoutError, ChannelClosed, KafkaError):
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await channel.call("stop", None)
+
+
+async def heed(channel: Channel) -> None:
     """Returns when the channel closes. Raises TimeoutError for a worker that hangs."""
     while not channel.closed.is_set():
         with contextlib.suppress(ChannelClosed, KafkaError):  # too many calls wait: the next ping tells more
-            async with _named_timeout("hangs: no answer", PING_TIMEOUT_S):
+            async with named_timeout("hangs: no answer", PING_TIMEOUT_S):
                 await channel.call("ping", None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PING_INTERVAL_S):
@@ -134,7 +139,8 @@ async def _heed(channel: Channel) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _named_timeout(what: str, timeout_s: float) -> AsyncIterator[None]:
+async def named_timeout(what: str, timeout_s: float) -> AsyncIterator[None]:
+    """Raises TimeoutError with these words."""
     try:
         async with asyncio.timeout(timeout_s):
             yield
