@@ -8,6 +8,7 @@ from broker.context import RequestContext
 from broker.meta_store import TopicRecord
 from broker.operations import Operation
 from broker.registry import api
+from broker.security.access import Access
 from broker.services import Services
 from broker.throttle import MutationQuota
 from broker.topic_rules import check_added, check_assignments, check_counts, check_once
@@ -37,7 +38,7 @@ def handle(context: RequestContext, request: CreateTopicsRequest) -> CreateTopic
         try:
             check_once(times[topic.name])
             if not every:
-                access.check_topic(Operation.CREATE, topic.name)
+                _check_allowed(access, topic.name)
             check_added(added)
             record = _check(context.services, topic)
             quota.take(record.partitions)
@@ -57,6 +58,12 @@ def handle(context: RequestContext, request: CreateTopicsRequest) -> CreateTopic
             for name in asked
         ],
     )
+
+
+def _check_allowed(access: Access, name: str) -> None:
+    """Raises KafkaError, in the words that Kafka has for this request alone."""
+    if not access.topic(Operation.CREATE, name):
+        raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED, "Authorization failed.")
 
 
 def _check(services: Services, asked: _Asked) -> TopicRecord:

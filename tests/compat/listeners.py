@@ -11,7 +11,8 @@ from tests.broker_process import BrokerProcess, free_port
 from tests.compat.roster import KAFKA
 from tests.integration.secure import Certificates
 
-PASSWORD = "admin-secret"
+PASSWORD = "secret"  # of both users
+ADMIN, GUEST = "admin", "guest"  # who may do everything, who nothing
 # How a client of each listener says who it is, if it does.
 LISTENERS = {
     "PLAINTEXT": "",
@@ -21,7 +22,7 @@ LISTENERS = {
 }
 AUTHORIZER = (
     "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-    "super.users=User:ANONYMOUS;User:admin",
+    f"super.users=User:ANONYMOUS;User:{ADMIN}",
     "ssl.principal.mapping.rules=RULE:^CN=([^,]+).*$/$1/",
 )
 _LOGIN = "org.apache.kafka.common.security"
@@ -35,14 +36,15 @@ class Listening:
     certificates: Certificates
     directory: Path
 
-    def client(self, listener: str, protocol: str) -> list[str]:
-        """What every tool takes to reach the listener."""
-        file = self.directory / f"{listener}-{protocol}.properties"
-        file.write_text("".join(f"{key}={value}\n" for key, value in self._properties(listener, protocol).items()))
+    def client(self, listener: str, protocol: str = "classic", user: str = ADMIN) -> list[str]:
+        """What every tool takes to reach the listener; of GUEST, SASL_SSL alone."""
+        properties = {"group.protocol": protocol, **self._properties(listener, user)}
+        file = self.directory / f"{listener}-{protocol}-{user}.properties"
+        file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         return ["--bootstrap-server", self.addresses[listener], "--command-config", str(file)]
 
-    def _properties(self, listener: str, protocol: str) -> dict[str, object]:
-        properties: dict[str, object] = {"security.protocol": listener, "group.protocol": protocol}
+    def _properties(self, listener: str, user: str) -> dict[str, object]:
+        properties: dict[str, object] = {"security.protocol": listener}
         if listener.endswith("SSL"):
             properties |= {"ssl.truststore.type": "PEM", "ssl.truststore.location": self.certificates.authority}
         if listener == "SSL":
@@ -52,7 +54,7 @@ class Listening:
             module = "plain.PlainLoginModule" if mechanism == "PLAIN" else "scram.ScramLoginModule"
             properties |= {
                 "sasl.mechanism": mechanism,
-                "sasl.jaas.config": f'{_LOGIN}.{module} required username="admin" password="{PASSWORD}";',
+                "sasl.jaas.config": f'{_LOGIN}.{module} required username="{user}" password="{PASSWORD}";',
             }
         return properties
 
@@ -66,9 +68,9 @@ def _addresses() -> tuple[dict[str, str], str]:
 @contextlib.contextmanager
 def senselog(directory: Path) -> Iterator[Listening]:
     """A fresh Senselog; it must also end well."""
-    certificates = Certificates.make(directory, "admin")
+    certificates = Certificates.make(directory, ADMIN)
     users = directory / "users"
-    users.write_text(f"admin={PASSWORD}\n")
+    users.write_text(f"{ADMIN}={PASSWORD}\n{GUEST}={PASSWORD}\n")
     addresses, listeners = _addresses()
     broker = BrokerProcess(
         directory,
@@ -89,10 +91,10 @@ def senselog(directory: Path) -> Iterator[Listening]:
 @contextlib.contextmanager
 def kafka(directory: Path) -> Iterator[Listening]:
     """A fresh Apache Kafka, set up alike."""
-    certificates = Certificates.make(directory, "admin")
+    certificates = Certificates.make(directory, ADMIN)
     addresses, listeners = _addresses()
     controller = f"localhost:{free_port()}"
-    login = f'{_LOGIN}.plain.PlainLoginModule required user_admin="{PASSWORD}";'
+    login = f'{_LOGIN}.plain.PlainLoginModule required user_{ADMIN}="{PASSWORD}" user_{GUEST}="{PASSWORD}";'
     settings = [
         f"listeners={listeners},CONTROLLER://{controller}",
         f"advertised.listeners={listeners}",

@@ -18,7 +18,7 @@ import pytest
 
 from tests.compat import listeners
 from tests.compat.conftest import EVENTUALLY_S, fresh
-from tests.compat.listeners import LISTENERS, PASSWORD, Listening
+from tests.compat.listeners import ADMIN, GUEST, LISTENERS, PASSWORD, Listening
 from tests.compat.roster import KAFKA
 
 Tool = Callable[..., "CompletedProcess[str]"]
@@ -104,6 +104,28 @@ SCENARIOS = {
         share-groups --list
     """,
 }
+# By a user who may only describe the topic and the group `known`.
+DENIED = """
+    topics --create --topic {name}
+    topics --describe --topic known
+    topics --alter --topic known --partitions 3
+    topics --delete --topic known
+    console-consumer --topic known --from-beginning --max-messages 1 --group {name}
+    delete-records --offset-json-file {offsets}
+    consumer-groups --describe --group known
+    consumer-groups --describe --group {name}
+    consumer-groups --reset-offsets --group known --topic known --to-earliest --execute
+    consumer-groups --delete --group known
+    configs --entity-type topics --entity-name known --alter --add-config retention.ms=1000
+    configs --entity-type brokers --entity-name 1 --describe
+    configs --entity-type users --entity-name {name} --alter --add-config producer_byte_rate=1
+    configs --entity-type groups --entity-name known --alter --add-config consumer.session.timeout.ms=50000
+    transactions describe --transactional-id {name}
+    transactions describe-producers --topic known --partition 0
+    producer-perf-test --topic known --num-records 1 --record-size 10 --throughput -1 --transactional-id {name}
+    features upgrade --feature group.version=1
+    log-dirs --describe
+"""
 # Those in which the tools' consumers are members of a group.
 OF_GROUPS = ("groups", "verifiable clients", "performance")
 CASES = [
@@ -167,12 +189,12 @@ def _without_columns(lines: list[str]) -> list[str]:
 Answer = tuple[str, int, list[str]]  # the command, its exit code, what it showed
 
 
-def play(run: Tool, client: list[str], scenario: str, protocol: str, directory: Path) -> Iterator[Answer]:
-    """Types the commands of a scenario for a topic and group of a new name, and yields what each showed."""
+def play(run: Tool, client: list[str], commands: str, protocol: str, directory: Path) -> Iterator[Answer]:
+    """Types the commands for a topic and group of a new name, and yields what each showed."""
     name, offsets = fresh("tools"), directory / "offsets.json"
     offsets.write_text(json.dumps({"partitions": [{"topic": name, "partition": 0, "offset": 5}], "version": 1}))
     with contextlib.ExitStack() as stack:
-        for line in SCENARIOS[scenario].strip().splitlines():
+        for line in commands.strip().splitlines():
             words = shlex.split(line.strip().format(name=name, protocol=protocol, offsets=offsets))
             if words == ["stop"]:
                 stack.close()
@@ -214,23 +236,29 @@ def _running(command: list[str]) -> Iterator[None]:
 def ours(kafka_tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
     """A Senselog that knows its user by SCRAM too, as the tool itself sets it up."""
     with listeners.senselog(tmp_path_factory.mktemp("senselog")) as broker:
-        user = ("--entity-type", "users", "--entity-name", "admin")
+        user = ("--entity-type", "users", "--entity-name", ADMIN)
         secret = ("--alter", "--add-config", f"SCRAM-SHA-512=[password={PASSWORD}]")
-        kafka_tool("configs", *broker.client("PLAINTEXT", "classic"), *user, *secret)
+        kafka_tool("configs", *broker.client("PLAINTEXT"), *user, *secret)
         yield broker
 
 
 @pytest.fixture(scope="module")
-def theirs(kafka_tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], list[Answer]]]:
+def kafkas(tmp_path_factory: pytest.TempPathFactory, kafka_tool: Tool) -> Iterator[Listening]:
+    """An Apache Kafka."""
+    with listeners.kafka(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def theirs(kafka_tool: Tool, kafkas: Listening) -> Callable[[str, str], list[Answer]]:
     """What a scenario shows against Apache Kafka, whose listeners make no difference to it: asked once, over SASL_SSL."""
-    directory = tmp_path_factory.mktemp("kafka")
-    with listeners.kafka(directory) as broker:
 
-        @functools.cache
-        def answers(scenario: str, protocol: str) -> list[Answer]:
-            return list(play(kafka_tool, broker.client("SASL_SSL", protocol), scenario, protocol, directory))
+    @functools.cache
+    def answers(scenario: str, protocol: str) -> list[Answer]:
+        client = kafkas.client("SASL_SSL", protocol)
+        return list(play(kafka_tool, client, SCENARIOS[scenario], protocol, kafkas.directory))
 
-        yield answers
+    return answers
 
 
 @pytest.mark.parametrize("listener", LISTENERS)
@@ -249,14 +277,30 @@ def test_tools_print_what_they_print_against_kafka(
     for tool in tools(scenario):
         record_property("tool", tool)
     expected = theirs(scenario, protocol)
-    played = play(kafka_tool, ours.client(listener, protocol), scenario, protocol, tmp_path)
-    for answer, kafkas in zip(played, expected, strict=True):
-        assert answer == kafkas
+    played = play(kafka_tool, ours.client(listener, protocol), SCENARIOS[scenario], protocol, tmp_path)
+    for answer, kafkas_answer in zip(played, expected, strict=True):
+        assert answer == kafkas_answer
+
+
+def test_tools_say_what_is_forbidden_as_against_kafka(kafka_tool: Tool, ours: Listening, kafkas: Listening) -> None:
+    """What authorization refuses, in Kafka's words."""
+    played = []
+    for broker in (ours, kafkas):
+        admin, guest = broker.client("SASL_SSL"), broker.client("SASL_SSL", user=GUEST)
+        kafka_tool("topics", *admin, "--create", "--topic", "known")
+        kafka_tool("console-producer", *admin, "--topic", "known", stdin=LINES)
+        reading = ("--topic", "known", "--group", "known", "--from-beginning", "--max-messages", "1")
+        kafka_tool("console-consumer", *admin, *reading)
+        rights = ("--operation", "DESCRIBE", "--topic", "known", "--group", "known")
+        kafka_tool("acls", *admin, "--add", "--allow-principal", f"User:{GUEST}", *rights)
+        played.append(play(kafka_tool, guest, DENIED, "classic", broker.directory))
+    for answer, kafkas_answer in zip(*played, strict=True):
+        assert answer == kafkas_answer
 
 
 def test_vector_configs(kafka_tool: Tool, ours: Listening) -> None:
     """`kafka-configs` switches vectors on, which `kafka-topics` cannot: it refuses keys it does not know before asking."""
-    client, name = ours.client("PLAINTEXT", "classic"), fresh("tools")
+    client, name = ours.client("PLAINTEXT"), fresh("tools")
     kafka_tool("topics", *client, "--create", "--topic", name)
     entity = (*client, "--entity-type", "topics", "--entity-name", name)
     altered = kafka_tool(
