@@ -212,6 +212,7 @@ class Cleaner:
         self.counters.runs += 1
         if run.whole and not log.deleted and not self._closing:
             log.cleaned_offset = max(log.cleaned_offset, run.newest.end_offset)
+            log.notify()
             self._services.changed[log] = None
         self._end(run)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from vector.config import VectorConfig
-from vector.indexer import LogState
+from vector.log_source import LogState
 
 
 @dataclass(slots=True)

@@ -18,8 +18,9 @@ from vector.generation import Generation
 from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
 from vector.index.settings import IndexSettings
-from vector.indexer import LogSource, LogState, PartitionIndexer, PartitionPlace
+from vector.indexer import PartitionIndexer
 from vector.lag import LagClock
+from vector.log_source import LogSource, LogState, PartitionPlace
 from vector.memory import MemoryBudget
 from vector.meter import IndexMeter
 from vector.models import Models
@@ -132,6 +133,8 @@ class GenerationIndex:
         # Here, not by who waits for it: one that is cancelled meanwhile must still find the index, to close it.
         self.indexes[partition] = index
         self._parts.builder.submit(index)
+        if self._parts.persistence is not None:
+            self._parts.persistence.notice()
 
     # Indexing
 

@@ -4,19 +4,23 @@ indexed + skipped + failed = records below `indexed_offset`, at every moment (de
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
+from protocol.errors import KafkaError
 from vector.arrays import Float32
+from vector.channel import ChannelClosed
+from vector.compaction import bury_compacted
 from vector.embed.port import Refusal
 from vector.embed.scheduler import EmbedScheduler
 from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
 from vector.index.scoring import storable
 from vector.lag import LagClock
+from vector.log_source import LogRun, LogSource, LogState, PartitionPlace
 from vector.memory import MemoryBudget
 from vector.prepare import Extraction, Failure, Stretch, stretches
 from vector.threads import WorkerThreads
@@ -33,44 +37,7 @@ READ_INTERVAL_S = 0.005
 SMALL_READ_BYTES = 16 * 1024
 Result = TypeVar("Result")
 
-
-@dataclass(frozen=True, slots=True)
-class LogState:
-    """A partition's offsets, as the broker last told them."""
-
-    log_start_offset: int
-    high_watermark: int
-    last_stable_offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class LogRun:
-    """Whole committed batches from an offset on, at most up to the last stable offset; `next_offset` is behind the last one."""
-
-    batches: bytes
-    next_offset: int
-    state: LogState
-
-
-class LogSource(Protocol):
-    """The broker's log, as the worker reads it."""
-
-    async def read(self, topic_id: bytes, partition: int, offset: int, max_bytes: int) -> LogRun:
-        """From `offset`, or the log's start if that is higher. Raises KafkaError, ChannelClosed."""
-        ...
-
-    async def quarantine(self, place: "PartitionPlace", model: str, failures: Sequence[Failure]) -> None:
-        """Makes it known, durably and once, which records cannot be indexed and why. Raises KafkaError, ChannelClosed."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionPlace:
-    """Which partition of which generation of a topic's index."""
-
-    topic_id: bytes
-    generation: int
-    partition: int
+logger = logging.getLogger(__name__)
 
 
 class PartitionIndexer:
@@ -115,6 +82,9 @@ class PartitionIndexer:
         self._checkpoint_due: float | None = None
         self._followed_log_start = -1
         self._read_not_before = 0.0
+        self._compared_offset = state.cleaned_offset
+        """Below, what compaction removed is known; of before the start, searches tell."""
+        self._comparing: asyncio.Task[None] | None = None
 
     # What the broker tells
 
@@ -131,8 +101,16 @@ class PartitionIndexer:
 
     async def run(self) -> None:
         """Until cancelled. Raises what neither waiting nor trying again can mend: KafkaError, OSError, ChannelClosed."""
+        try:
+            await self._run()
+        finally:
+            if self._comparing is not None:
+                self._comparing.cancel()
+
+    async def _run(self) -> None:
         while True:
             await self._wait()
+            self._compare_with_log()
             if self.state.log_start_offset > self._followed_log_start:
                 await self._in_index_thread(self._follow_log_start, self.state.log_start_offset)
                 self._advance()
@@ -152,6 +130,23 @@ class PartitionIndexer:
                 await self._in_index_thread(self._truncate, run.next_offset)
             elif run.next_offset > self.index.indexed_offset:
                 await self._index(run)
+
+    def _compare_with_log(self) -> None:
+        """After a compaction, in the background."""
+        if self._comparing is None and self.state.cleaned_offset > self._compared_offset:
+            self._comparing = asyncio.get_running_loop().create_task(self._compare(self.state.cleaned_offset))
+
+    async def _compare(self, cleaned_offset: int) -> None:
+        try:
+            await bury_compacted(self.index, self.place, cleaned_offset, self._source, self._threads)
+        except (KafkaError, ChannelClosed, OSError) as error:
+            logger.warning("cannot compare %s with its compacted log: %s", self.index.directory, error)
+        else:
+            self._compared_offset = cleaned_offset
+            await self._in_index_thread(self._builder.submit, self.index)
+            self._bell.set()  # it may have been compacted again
+        finally:
+            self._comparing = None
 
     async def _wait(self) -> None:
         """For news, checkpointing meanwhile."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, select_records, walk_batches
 from vector.channel import ChannelClosed
-from vector.indexer import LogSource
+from vector.log_source import LogSource
 
 READ_BYTES_MAX = 64 * 1024
 

@@ -1,6 +1,7 @@
 """Keeps an object store in step with the indexes of a worker, and fetches from it what is not here: off every search and every append."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,10 @@ from vector.objects import DamagedObject, ObjectError, ObjectStore
 from vector.priority import lower_priority
 from vector.threads import WorkerThreads
 
-INTERVAL_S = 2.0
-"""How soon a new segment is noticed; it took a minute to make."""
+DELAY_S = 2.0
+"""After a segment was made: several may be swapped in one after the other."""
+INTERVAL_S = 60.0
+"""How often it is looked without being told: what retention drops stays in the store so long."""
 BACKOFF_MAX_S = 60.0
 RESTORE_ATTEMPTS = 6
 RESTORE_RETRY_S = 1.0
@@ -55,23 +58,35 @@ class Persistence:
         self._deleted: list[bytes] = []
         self.trouble: str | None = None
         """Why the store is behind."""
+        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def notice(self) -> None:
+        """An index has other segments than before. Any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the worker ends
+            self._loop.call_soon_threadsafe(self._changed.set)
 
     # Keeping up
 
     async def run(self, topics: Callable[[], list[StoredTopic]]) -> None:
         """Until cancelled."""
-        wait_s = INTERVAL_S
+        wait_s = DELAY_S
         while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S):
+                    await self._changed.wait()
             await asyncio.sleep(wait_s)
+            self._changed.clear()
             try:
                 await self.catch_up(topics())
             except (ObjectError, OSError) as error:
                 self.trouble = str(error)
                 logger.warning("object store: %s", error)
                 wait_s = min(BACKOFF_MAX_S, wait_s * 2)
+                self._changed.set()
             else:
                 self.trouble = None
-                wait_s = INTERVAL_S
+                wait_s = DELAY_S
 
     async def catch_up(self, topics: list[StoredTopic]) -> None:
         """Stores whatever is sealed and not there yet. Raises ObjectError, OSError."""
@@ -97,6 +112,8 @@ class Persistence:
             stored = self._stored[key] = StoredIndex(self._store, _prefix(*key))
         if stored.stored is not None and index.sealed_identities == tuple(entry.identity for entry in stored.stored):
             return True
+        if not index.sealed_identities:
+            return False
         snapshot = await self._in_index_thread(index.snapshot)
         if snapshot is None:
             return False
@@ -105,6 +122,7 @@ class Persistence:
         try:
             await self._in_thread(stored.put, snapshot)
         except FileNotFoundError:  # merged or dropped meanwhile; the next round has what took its place
+            self._changed.set()
             return False
         return True
 
@@ -126,6 +144,7 @@ class Persistence:
         """The topic was deleted: so are its objects, soon."""
         if self._leads:
             self._deleted.append(topic_id)
+            self._changed.set()
         self._stored = {key: stored for key, stored in self._stored.items() if key[0] != topic_id}
         self._live.pop(topic_id, None)
 

@@ -10,7 +10,7 @@ from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, select_records, walk_batches
 from vector.arrays import Float32
 from vector.extract import content_hash, extract_text
-from vector.indexer import LogSource
+from vector.log_source import LogSource
 from vector.request import vector_from_bytes
 from vector.topic_index import TopicIndex
 

@@ -15,8 +15,8 @@ from vector.embed.scheduler import EmbedScheduler
 from vector.generation import Generation, Generations, Identity, Roles, remove_partitions
 from vector.generation_index import GenerationIndex, TopicPlace, WorkerParts, known_vectors
 from vector.index.partition_index import PartitionIndex
-from vector.indexer import LogState
 from vector.lag import LagClock
+from vector.log_source import LogState
 from vector.offset_waits import OffsetWaits
 from vector.recall import Sampled
 
@@ -397,6 +397,8 @@ class TopicIndex:
             await old.close()
         if self._leaving is old:
             self._leaving = None
+        if self._parts.persistence is not None:
+            self._parts.persistence.notice()
         await self._clean()
 
     async def cut_over(self) -> None:

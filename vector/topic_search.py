@@ -16,8 +16,8 @@ from vector.arrays import Float32
 from vector.generation import Generation
 from vector.generation_index import GenerationIndex
 from vector.index.partition_index import PartitionIndex
-from vector.indexer import LogSource
 from vector.log_reader import LogReader
+from vector.log_source import LogSource
 from vector.query_points import Point, QueryPoints, VectorElsewhere
 from vector.remote_shard import Relay, RemoteShard, State
 from vector.search_run import Row, Snapshot, read_cursors, run_search

@@ -24,7 +24,7 @@ from vector.extract import content_hash
 from vector.followers import Followers
 from vector.generation_index import WorkerParts
 from vector.index.builder import Builder
-from vector.indexer import LogRun, LogState, PartitionPlace
+from vector.log_source import LogRun, LogState, PartitionPlace
 from vector.memory import MemoryBudget
 from vector.models import Models
 from vector.objects import ObjectStore
@@ -77,7 +77,7 @@ class Worker:
         self._machine = machine
         self._log = _BrokerLog()
         self._threads = WorkerThreads()
-        self._builder = Builder(self._threads.post_to_index)
+        self._builder = Builder(self._threads.post_to_index, on_swap=lambda _: self._notice_segments())
         self._memory = MemoryBudget()
         self._parts: WorkerParts | None = None
         self._topics: dict[bytes, TopicIndex] = {}
@@ -192,7 +192,11 @@ class Worker:
             if message["delete"] and self._persistence is not None:
                 self._persistence.forget_topic(topic.topic_id)
 
-    def _bell(self, moved: list[tuple[bytes, int, tuple[int, int, int]]]) -> None:
+    def _notice_segments(self) -> None:
+        if self._persistence is not None:
+            self._persistence.notice()
+
+    def _bell(self, moved: list[tuple[bytes, int, tuple[int, int, int, int]]]) -> None:
         for topic_id, partition, state in moved:
             topic = self._topics.get(topic_id)
             if topic is not None:

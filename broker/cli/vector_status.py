@@ -116,7 +116,8 @@ def _cost(detail: Any) -> str:
     embedder = detail.get("embedder")
     if embedder:
         parts.append(f"{embedder['texts_embedded']:,} texts embedded in {embedder['calls']:,} calls")
-        parts.append(f"about {embedder.get('tokens', 0):,} tokens")
+        about = "about " if embedder.get("tokens_estimated", True) else ""
+        parts.append(f"{about}{embedder.get('tokens', 0):,} tokens")
     if detail.get("saved_by_dedupe"):
         parts.append(f"{detail['saved_by_dedupe']:,} records needed none")
     if detail.get("disk_bytes") or detail.get("memory_bytes"):

@@ -14,12 +14,12 @@ from vector.placement import LEAD, worker_of
 
 READ_BYTES_MAX = 1024 * 1024
 
-State = tuple[int, int, int]
+State = tuple[int, int, int, int]
 
 
 def log_state(log: PartitionLog) -> State:
-    """(log start offset, high watermark, last stable offset)."""
-    return log.log_start_offset, log.high_watermark, log.last_stable_offset
+    """(log start offset, high watermark, last stable offset, cleaned offset)."""
+    return log.log_start_offset, log.high_watermark, log.last_stable_offset, log.cleaned_offset
 
 
 class _Watched:

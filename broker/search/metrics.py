@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _COUNTERS = {
     "calls": "Calls of the model for texts of records.",
-    "tokens": "Tokens of the texts embedded, estimated from their length.",
+    "tokens": "Tokens that the model has read; of models that do not tell, estimated from the texts.",
     "texts_embedded": "Texts embedded since the worker started.",
     "queries_embedded": "Queries embedded since the worker started.",
     "cache_hits": "Texts and queries whose vector was known.",

@@ -28,6 +28,7 @@ def merged_embedders(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             continue
         worst = max(known, one, key=lambda embedder: _CIRCUITS.index(embedder["circuit"]))
         sums = {name: round(known[name] + one[name], 3) for name in SUMMED}
+        sums["tokens_estimated"] = known["tokens_estimated"] or one["tokens_estimated"]
         merged[one["model"]] = {**worst, **sums, "failures": [*known["failures"], *one["failures"]]}
     return list(merged.values())
 

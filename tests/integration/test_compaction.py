@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import confluent_kafka
+import httpx
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from senselog_client import SenselogClient
@@ -124,6 +125,12 @@ def test_a_table_is_rebuilt_from_what_compaction_left(broker: BrokerProcess) -> 
     assert check_directory(broker.data_directory) == []
 
 
+def buried(broker: BrokerProcess, topic: str) -> int:
+    """Records that the index knows to be gone."""
+    told = httpx.get(f"http://{broker.http}/v1/topics/{topic}/vector", timeout=30).json()
+    return int(told["partitions"][0]["buried"])
+
+
 @pytest.mark.slow
 def test_a_search_shows_what_compaction_left(broker: BrokerProcess) -> None:
     """A record that is gone is no hit, and takes no hit's place: as many are returned as are left, up to the limit."""
@@ -140,6 +147,9 @@ def test_a_search_shows_what_compaction_left(broker: BrokerProcess) -> None:
         deadline = time.monotonic() + TIMEOUT_S
         while len(live := {message.offset() for message in read(broker, "texts")}) > 6000:
             assert time.monotonic() < deadline
+        while buried(broker, "texts") < 2000:  # the index has heard of it, from no search
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         for limit in (1, 10, 1000):
             hits = search.search("texts", "line 7", limit=limit, **options)
             assert len(hits) == min(limit, len(live))

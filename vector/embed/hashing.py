@@ -8,7 +8,7 @@ import numpy as np
 
 from vector.arrays import Float32
 from vector.embed.pieces import cut_at_characters
-from vector.embed.port import Kind
+from vector.embed.port import Kind, TokenMeter
 
 DEFAULT_DIMENSIONS = 64
 _WORD = re.compile(r"\w+")
@@ -26,6 +26,7 @@ class HashingEmbedder:
     symmetric = True
 
     def __init__(self, name: str, dimensions: int) -> None:
+        self.tokens = TokenMeter()
         self.name = name
         self.dimensions = dimensions
 

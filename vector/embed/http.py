@@ -18,7 +18,7 @@ from vector.arrays import Float32
 from vector.embed.answers import classify, readable
 from vector.embed.endpoint import HttpEndpoint
 from vector.embed.pieces import cut_at_characters
-from vector.embed.port import Kind, PausedError, TransientError
+from vector.embed.port import Kind, PausedError, TokenMeter, TransientError
 
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
 """2,048 vectors of 3,072 numbers in JSON are half of it; a server that sends more for ever must not fill the memory."""
@@ -142,6 +142,7 @@ class HttpEmbedder:
 
         self.name = name
         shape = self._shape = _SHAPES[endpoint.format]
+        self.tokens = TokenMeter()
         self._endpoint = endpoint
         self._url = endpoint.url.rstrip("/") + shape.path
         self.provider = f"{endpoint.format} {endpoint.url}"
@@ -201,11 +202,15 @@ class HttpEmbedder:
             code, reason = _error_of(data)
             raise classify(self.name, status, code, readable(reason, key), answered)
         try:
-            rows = np.asarray(self._shape.read(json.loads(data)), dtype=np.float32)
+            answer = json.loads(data)
+            rows = np.asarray(self._shape.read(answer), dtype=np.float32)
         except (ValueError, TypeError, KeyError, RecursionError) as error:  # a gateway's page, or JSON of another shape
             raise TransientError(f"{self.name}: the answer cannot be read: {readable(error, key)}") from None
         if rows.ndim != 2 or len(rows) != len(texts):
             raise TransientError(f"{self.name} answered {rows.shape} for {len(texts)} texts")
+        used = _tokens_of(answer, answered)
+        if used is not None:
+            self.tokens.add(used)
         return rows
 
     def _exchange(self, body: Body, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
@@ -220,6 +225,22 @@ class HttpEmbedder:
                 if time.monotonic() > deadline:
                     raise TransientError(f"{self.name}: the server did not answer in time")
             return response.status_code, response.headers, bytes(data)
+
+
+def _tokens_of(answer: Any, headers: Mapping[str, str]) -> int | None:
+    """How many tokens the server says it has read: Voyage, Ollama, Cohere in the answer, text-embeddings-inference in a header."""
+    found: Any = headers.get("x-compute-tokens")
+    if found is None and isinstance(answer, Mapping):
+        for path in (("usage", "total_tokens"), ("prompt_eval_count",), ("meta", "billed_units", "input_tokens")):
+            found = answer
+            for name in path:
+                found = found.get(name) if isinstance(found, Mapping) else None
+            if found is not None:
+                break
+    try:
+        return None if found is None else int(found)
+    except (TypeError, ValueError):
+        return None
 
 
 def read_key(file: str | None, variable: str | None) -> str | None:

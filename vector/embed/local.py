@@ -12,7 +12,7 @@ import numpy as np
 
 from vector.arrays import Float32
 from vector.embed.pieces import CHARACTERS_READ_MAX, cut_at_windows, overlap
-from vector.embed.port import EmbedError, Kind, ModelMissingError
+from vector.embed.port import EmbedError, Kind, ModelMissingError, TokenMeter
 
 MODEL_FILE = "model.int8.onnx"
 TOKENIZER_FILE = "tokenizer.json"
@@ -78,6 +78,7 @@ class LocalEmbedder:
         self.revision: str = metadata["revision"]
         self._made: int = metadata["dimensions"]
         self.dimensions = dimensions if dimensions in metadata["matryoshka_dimensions"] else self._made
+        self.tokens = TokenMeter()
         self._prefixes = {"query": metadata["query_prefix"], "passage": metadata["passage_prefix"]}
         self.symmetric = self._prefixes["query"] == self._prefixes["passage"]
         self.max_tokens: int = metadata["max_tokens"]
@@ -106,6 +107,7 @@ class LocalEmbedder:
         """float32[n, d] of unit length. Queries have a session of their own, so they never wait for a bulk run."""
         prefix = self._prefixes[kind]
         encodings = self._tokenizer.encode_batch_fast([prefix + text for text in texts] if prefix else list(texts))
+        self.tokens.add(sum(len(encoding.ids) for encoding in encodings))
         session = self._queries if kind == "query" else self._bulk
         order = sorted(range(len(texts)), key=lambda index: len(encodings[index].ids))
         result = np.empty((len(texts), self._made), dtype=np.float32)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vector.arrays import Float32
 from vector.config import NO_MODEL
-from vector.embed.port import Kind, PausedError, PoisonError
+from vector.embed.port import Kind, PausedError, PoisonError, TokenMeter
 
 
 class NoEmbedder:
@@ -23,6 +23,7 @@ class NoEmbedder:
         """Raises PausedError without dimensions."""
         if not dimensions:
             raise PausedError("vector.dimensions is required when vector.embedding.model is none")
+        self.tokens = TokenMeter()
         self.dimensions = dimensions
 
     def embed(self, texts: Sequence[str], kind: Kind) -> Float32:

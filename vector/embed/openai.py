@@ -8,7 +8,7 @@ import numpy as np
 from vector.arrays import Float32
 from vector.embed.answers import classify, readable
 from vector.embed.pieces import cut_at_characters
-from vector.embed.port import EmbedSettings, Kind, PausedError, TransientError
+from vector.embed.port import EmbedSettings, Kind, PausedError, TokenMeter, TransientError
 
 TEXTS_PER_CALL = 512  # of the 2,048 that OpenAI takes: a refusal costs less, and calls run in parallel
 TOKENS_PER_CALL = 300_000
@@ -38,6 +38,7 @@ class OpenAIEmbedder:
 
         self.name = name
         self.provider = settings.openai_base_url or "openai"
+        self.tokens = TokenMeter()
         self._model = model
         self._asked_dimensions = dimensions
         self._errors = openai
@@ -86,7 +87,11 @@ class OpenAIEmbedder:
             raise TransientError(f"{self.name}: {self._reason(error)}") from None
         except _UNREADABLE as error:
             raise TransientError(f"{self.name}: the answer cannot be read: {self._reason(error)}") from None
-        return self._vectors(answer, len(texts))
+        vectors = self._vectors(answer, len(texts))
+        used = getattr(getattr(answer, "usage", None), "total_tokens", None)
+        if isinstance(used, int):  # servers that only look like OpenAI's leave it out
+            self.tokens.add(used)
+        return vectors
 
     def _vectors(self, answer: Any, count: int) -> list[Float32]:
         try:

@@ -1,5 +1,6 @@
 """What an embedding provider is, and how it fails (design/vector.md, Providers and Failures)."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -15,6 +16,24 @@ class Refusal:
     """Why a text has no vector: the model refuses it, or gives one that is zero or not finite."""
 
     reason: str
+
+
+class TokenMeter:
+    """Tokens that a model has read, queries included, as it counts them itself: what a provider asks money for. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count: int | None = None
+
+    def add(self, tokens: int) -> None:
+        """Of one call."""
+        with self._lock:
+            self._count = (self._count or 0) + tokens
+
+    @property
+    def count(self) -> int | None:
+        """None: it does not tell."""
+        return self._count
 
 
 class Embedder(Protocol):
@@ -36,6 +55,7 @@ class Embedder(Protocol):
     """The most tokens of one call, as `estimated_tokens` counts them; a single text may have more."""
     calls_at_once: int
     """How many calls make sense in parallel."""
+    tokens: TokenMeter
     symmetric: bool
     """Whether a text gets the same vector as a query and as a passage."""
 

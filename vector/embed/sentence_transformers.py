@@ -11,7 +11,7 @@ import numpy as np
 from vector.arrays import Float32
 from vector.embed.local import MODELS
 from vector.embed.pieces import CHARACTERS_READ_MAX, cut_at_windows, overlap
-from vector.embed.port import Kind, ModelMissingError
+from vector.embed.port import Kind, ModelMissingError, TokenMeter
 
 BATCH_TEXTS = 32
 
@@ -45,6 +45,7 @@ class SentenceTransformersEmbedder:
             reason = str(error).splitlines()[0]
             raise ModelMissingError(f"sentence-transformers has no model {model!r} on this machine: {reason}") from None
         self._model = model_object
+        self.tokens = TokenMeter()
         self.name = self.provider = name
         self.dimensions = int(self._model.get_embedding_dimension())
         self.max_tokens = int(self._model.max_seq_length or 512)

@@ -129,6 +129,17 @@ class PartitionIndex:
                 missing = [content for content in missing if content not in found]
         return found
 
+    @property
+    def first_offset(self) -> int:
+        """Below, the index holds nothing."""
+        return max(self._log_start_offset, self._segments[0].base_offset)
+
+    def offsets_between(self, start: int, end: int) -> Int64:
+        """Of the records in [start, end) that may be hits, ascending: int64[n]. Any thread."""
+        offsets = [between(segment.view().columns.offsets, start, end) for segment in self._segments]
+        found: Int64 = np.setdiff1d(np.concatenate(offsets), self._buried)
+        return found
+
     def vectors_at(self, offsets: Sequence[int]) -> dict[int, Float32]:
         """Stored vectors, float32[d], of those records that are indexed; of a chunked one, the first chunk's. Any thread."""
         found: dict[int, Float32] = {}
@@ -240,7 +251,7 @@ class PartitionIndex:
         self._store_manifest()
         self._remove(gone)
 
-    def bury(self, offsets: Sequence[int]) -> None:
+    def bury(self, offsets: Sequence[int] | Int64) -> None:
         """Forgets records that compaction has removed from the log; builds leave them out. Not durable: whoever says so says it again."""
         self._buried = np.union1d(self._buried, np.asarray(offsets, dtype=np.int64))
 
@@ -373,6 +384,7 @@ class PartitionIndex:
             "building": self._task.plan.reason if self._task else None,
             "build_error": self._build_error,
             "damages": list(self.damages),
+            "buried": len(self._buried),
             "reserve_segments": len(self._reserve),
         }
 

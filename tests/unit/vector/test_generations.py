@@ -21,7 +21,7 @@ from vector.embed.port import Embedder, EmbedSettings, Kind, PoisonError
 from vector.generation import Generations, Identity
 from vector.generation_index import WorkerParts
 from vector.index.builder import Builder
-from vector.indexer import LogRun, LogState, PartitionPlace
+from vector.log_source import LogRun, LogState, PartitionPlace
 from vector.models import Models
 from vector.prepare import Failure
 from vector.threads import WorkerThreads

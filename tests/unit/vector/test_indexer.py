@@ -25,8 +25,9 @@ from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
 from vector.index.query import IndexQuery
 from vector.index.settings import IndexSettings
-from vector.indexer import LogRun, LogState, PartitionIndexer, PartitionPlace
+from vector.indexer import PartitionIndexer
 from vector.lag import MARKS_MAX, LagClock
+from vector.log_source import LogRun, LogState, PartitionPlace
 from vector.memory import MemoryBudget
 from vector.prepare import Extraction, Failure
 from vector.threads import WorkerThreads

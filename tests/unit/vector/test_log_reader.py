@@ -7,8 +7,8 @@ import pytest
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, build_batch
 from vector.channel import ChannelClosed
-from vector.indexer import LogRun, LogState
 from vector.log_reader import LogReader
+from vector.log_source import LogRun, LogState
 
 STATE = LogState(0, 100, 100)
 

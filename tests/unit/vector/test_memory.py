@@ -12,7 +12,7 @@ from tests.unit.vector.index.model import build_all
 from tests.unit.vector.test_generations import Log, Worker, counts, indexed, until
 from vector.index.partition_index import PartitionIndex
 from vector.index.settings import IndexSettings, Run
-from vector.indexer import LogState
+from vector.log_source import LogState
 from vector.memory import MemoryBudget
 from vector.topic_index import TopicIndex
 

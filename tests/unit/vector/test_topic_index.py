@@ -23,7 +23,7 @@ from vector.generation import Generations, Identity
 from vector.generation_index import WorkerParts
 from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
-from vector.indexer import LogRun, LogState
+from vector.log_source import LogRun, LogState
 from vector.models import Models
 from vector.threads import WorkerThreads
 from vector.topic_index import TopicIndex

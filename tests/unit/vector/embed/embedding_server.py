@@ -21,6 +21,11 @@ def vector_of(text: str) -> list[float]:
     return [float(len(text)), float(sum(map(ord, text)) % 97), 1.0, -1.0]
 
 
+def tokens_of(texts: list[str]) -> int:
+    """As the server counts them."""
+    return sum(len(text.split()) for text in texts)
+
+
 @dataclass
 class Asked:
     """One request: its texts, and the rest of its body."""
@@ -93,7 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             data = json.dumps(_error(fault, asked) if fault.status != 200 else _answer(fault, asked)).encode()
         self.send_response(fault.status)
-        for name, value in {"Content-Type": "application/json", **fault.headers}.items():
+        told = {"x-compute-tokens": str(tokens_of(texts))} if asked.path == "/embed" else {}
+        for name, value in {"Content-Type": "application/json", **told, **fault.headers}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -124,12 +130,14 @@ def _answer(fault: Fault, asked: Asked) -> Any:
         case "/embed":
             return rows
         case "/v2/embed":
-            return {"embeddings": {"float": rows}}
+            return {"embeddings": {"float": rows}, "meta": {"billed_units": {"input_tokens": tokens_of(asked.texts)}}}
+        case "/api/embed":
+            return {"embeddings": rows, "prompt_eval_count": tokens_of(asked.texts)}
         case "/v1/embeddings":
             data = [
                 {"object": "embedding", "index": i, "embedding": _encoded(row, asked)} for i, row in enumerate(rows)
             ]
-            usage = {"prompt_tokens": 1, "total_tokens": 1}
+            usage = {"prompt_tokens": 1, "total_tokens": tokens_of(asked.texts)}
             return {"object": "list", "data": data[::-1], "model": "m", "usage": usage}  # the index says which is which
         case _:
             return {"embeddings": rows}

@@ -13,7 +13,7 @@ from vector.embed import circuit as circuits
 from vector.embed import scheduler as scheduling
 from vector.embed.endpoint import HttpEndpoint
 from vector.embed.local import MODEL_FILE, local_model_path, model_directory
-from vector.embed.port import Embedder, EmbedSettings, PausedError, Refusal, TransientError
+from vector.embed.port import Embedder, EmbedSettings, PausedError, Refusal, TransientError, estimated_tokens
 from vector.embed.registry import open_embedder
 from vector.embed.scheduler import EmbedScheduler
 from vector.extract import content_hash
@@ -127,6 +127,28 @@ def test_it_says_what_it_is(any_model: Embedder) -> None:
         assert isinstance(getattr(any_model, name), str)
     for name in ("dimensions", "max_tokens", "texts_per_call", "tokens_per_call", "calls_at_once"):
         assert getattr(any_model, name) >= 1
+
+
+def test_tokens_are_those_that_the_model_counts(any_model: Embedder) -> None:
+    """Queries and whatever else is paid for included; a server that does not tell, and a plain function, count none."""
+    before = any_model.tokens.count
+    any_model.embed(["three plain words", "two more"], "passage")
+    any_model.embed(["a question"], "query")
+    if any_model.name in ("http:texts", "hashing:16"):
+        assert (before, any_model.tokens.count) == (None, None)
+    else:
+        specials = 6 if any_model.name.startswith("local:") else 0  # [CLS] and [SEP] of each text
+        assert (any_model.tokens.count or 0) - (before or 0) == 7 + specials
+
+
+async def test_status_says_whether_tokens_are_estimated(open_model: Open) -> None:
+    for name, estimated in (("hashing:16", True), ("http:voyage", False)):
+        scheduler = EmbedScheduler(open_model(name))
+        await scheduler.vectors({content_hash("some words"): "some words"})
+        told = scheduler.status()
+        assert told["tokens_estimated"] is estimated
+        assert told["tokens"] == (estimated_tokens("some words") if estimated else scheduler.embedder.tokens.count)
+        scheduler.close()
 
 
 def test_long_texts_are_split_into_what_it_reads(any_model: Embedder) -> None:
