@@ -64,7 +64,8 @@ def tail_closes_segment(segments: Sequence[Segment], tail: Tail, config: LogConf
     size, first_timestamp = tail.end_position - tail.start_position, tail.max_timestamps[0]
     if segments:
         size += segments[-1].size
-        first_timestamp = segments[-1].first_timestamp
+        if segments[-1].first_timestamp >= 0:
+            first_timestamp = segments[-1].first_timestamp
     return size > config.segment_bytes or tail.max_timestamps[-1] > first_timestamp + config.roll_ms
 
 

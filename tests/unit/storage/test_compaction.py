@@ -18,11 +18,12 @@ from protocol.record_batch import (
 )
 from storage.check import check_directory
 from storage.checkpoint import read_checkpoint
-from storage.compaction import group_segments, plan_compaction
+from storage.compaction import group_segments, plan_compaction, tail_closes_segment
 from storage.config import LogConfig
 from storage.offset_map import OffsetMap
 from storage.repair import repair_directory
 from storage.segment import Segment
+from storage.tail import Tail
 from tests.simulated_storage import SimulatedFile
 from tests.storage_world import DIRECTORY, World
 
@@ -446,6 +447,24 @@ def test_compaction_waits_10_s_at_most_for_a_checkpoint(sync: str, written: bool
     assert read_checkpoint(world.disk, DIRECTORY) == checkpoint
     world.manager.close()
     assert check_directory(DIRECTORY, world.disk) == []
+
+
+def test_a_tail_closes_a_segment_by_its_size_or_its_age() -> None:
+    """A segment whose records have no time has no age: checkpoints for its sake would never end."""
+    tail, segment = Tail(10), Segment(DIRECTORY, 0)
+    segment.size, segment.first_timestamp = 900, 1000
+    config = LogConfig(cleanup_policy="compact", segment_bytes=1000, segment_ms=50)
+    assert not tail_closes_segment([segment], tail, config)
+    tail.add(10, 11, 60, 1050, None, 0)  # type: ignore[arg-type]  # nobody reads it
+    assert not tail_closes_segment([segment], tail, config)
+    tail.add(11, 12, 10, 1051, None, 60)  # type: ignore[arg-type]
+    assert tail_closes_segment([segment], tail, config)
+    segment.first_timestamp = -1
+    assert not tail_closes_segment([segment], tail, config)
+    tail.add(12, 13, 31, 1051, None, 70)  # type: ignore[arg-type]
+    assert tail_closes_segment([segment], tail, config)
+    segment.size, segment.sealed = 1, True
+    assert tail_closes_segment([segment], tail, config)
 
 
 # ---- transactions
