@@ -11,6 +11,8 @@ from typing import Any
 from protocol.errors import ErrorCode, KafkaError
 from vector.channel import ChannelClosed
 
+RELAYED = ("shard_ready", "shard", "shard_end", "record_vector")
+"""What workers ask one another, methods of `vector.topic_search.TopicSearch`."""
 Relay = Callable[[str, tuple[int, Any]], Awaitable[Any]]
 """Calls another worker: the call's name, then the worker's number and the call's payload. Raises KafkaError, ChannelClosed."""
 

@@ -548,7 +548,7 @@ class TopicIndex:
             "eta_s": round((total - done) / rate_per_s, 1) if rate_per_s > 0 else None,
             "failed": sum(index.counts.failed for index in list(building.indexes.values())),
             "waits_for_command": self.assignment.config.cutover == "manual",
-            "trouble": building.waiting_for,
+            "trouble": building.waiting_for or building.over_budget,
         }
 
     def _partition_status(self, partition: int) -> dict[str, Any]:

@@ -158,6 +158,9 @@ class TopicSearch:
         self, message: Message, index: GenerationIndex, remote: Sequence[RemoteShard]
     ) -> tuple[bool, dict[int, State]]:
         """Whether every worker has what the search waits for, and how far each partition is that is open."""
+        if not remote:
+            fresh, states = await self._ready(message, index)
+            return fresh and len(states) >= len(message["partitions"]), states
         waits = [self._ready(message, index), *(self._remotely_ready(shard, message) for shard in remote)]
         answers = await asyncio.gather(*waits)
         states = {partition: state for _, of_worker in answers for partition, state in of_worker.items()}

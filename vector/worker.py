@@ -8,12 +8,14 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Awaitable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from protocol.errors import ErrorCode, KafkaError
@@ -32,6 +34,7 @@ from vector.persistence import Persistence
 from vector.prepare import Failure
 from vector.priority import lower_priority
 from vector.recall import RecallSampler
+from vector.remote_shard import RELAYED
 from vector.threads import WorkerThreads
 from vector.topic_index import TopicIndex
 from vector.topic_search import TopicSearch
@@ -97,10 +100,7 @@ class Worker:
                 "unassign": self._unassign,
                 "bell": self._bell,
                 "search": self._search,
-                "shard_ready": lambda request: self._topic_search(request["topic_id"]).shard_ready(request),
-                "shard": lambda request: self._topic_search(request["topic_id"]).shard(request),
-                "shard_end": self._shard_end,
-                "record_vector": lambda request: self._topic_search(request["topic_id"]).record_vector(request),
+                **{name: partial(self._asked, name) for name in RELAYED},
                 "follow": self._follow,
                 "hold": self._hold,
                 "release": self._release,
@@ -214,12 +214,16 @@ class Worker:
     # What workers ask one another, through the broker
 
     async def _relay(self, call: str, request: tuple[int, Any]) -> Any:
-        return await self.channel.call("relay", (call, *request), abandon=True)
+        """Packed: the broker, which passes it on, need not look at each hit of each shard."""
+        worker, payload = request
+        answer = await self.channel.call("relay", (call, worker, msgpack.packb(payload)), abandon=True)
+        return msgpack.unpackb(answer, strict_map_key=False)
 
-    def _shard_end(self, request: Mapping[str, Any]) -> None:
-        search = self._searches.get(request["topic_id"])
-        if search is not None:
-            search.shard_end(request)
+    async def _asked(self, call: str, packed: bytes) -> bytes:
+        """What another worker asks by `_relay`."""
+        payload = msgpack.unpackb(packed, strict_map_key=False)
+        answer = getattr(self._topic_search(payload["topic_id"]), call)(payload)
+        return bytes(msgpack.packb(await answer if isinstance(answer, Awaitable) else answer))
 
     async def _follow(self, message: tuple[bytes, dict[str, Any]]) -> None:
         topic_id, roles = message

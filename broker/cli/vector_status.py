@@ -79,7 +79,7 @@ def _shown(topic: str, found: Any) -> Any:
         lines.append(Text(found.trouble, style="red"))
     lines.append(Text(_progress(found)))
     detail = found.detail or {}
-    lines += [Text(line) for line in (_cost(detail), *_generations(detail), _objects(detail)) if line]
+    lines += [Text(line) for line in (_cost(detail), *_generations(detail), _objects(detail), _workers(detail)) if line]
     return Group(*lines, Text(""), _partitions(found))
 
 
@@ -157,6 +157,19 @@ def _objects(detail: Any) -> str:
     return f"kept in {objects['url']} too" + (f", which is behind: {objects['trouble']}" if objects["trouble"] else "")
 
 
+def _workers(detail: Any) -> str:
+    """What each of several does, and how much memory there is, where that is bounded."""
+    workers = detail.get("workers") or []
+    told = []
+    for number, worker in enumerate(workers):
+        parts = [f"worker {number} {worker['state']}" + (f" at {worker['address']}" if worker.get("address") else "")]
+        if worker.get("memory_limit_bytes"):
+            parts.append(f"{_size(worker['memory_bytes'])} of {_size(worker['memory_limit_bytes'])} of memory")
+        if len(workers) > 1 or len(parts) > 1:
+            told.append(", ".join(parts))
+    return " · ".join(told)
+
+
 def _size(size: float) -> str:
     for unit in ("B", "KB", "MB"):
         if size < 1000:
@@ -170,7 +183,8 @@ def _partitions(found: Any) -> Any:
 
     offsets = ("partition", "log start", "end", "indexed", "to go", "failed", "lag ms", "records/s")
     columns = (*offsets, "segments", "memory", "disk", "recall@10")
-    shown = table(*((column, "right") for column in columns))
+    several = len((found.detail or {}).get("workers") or ()) > 1
+    shown = table(*((column, "right") for column in (*columns, *(["worker"] if several else []))))
     rows = {row["partition"]: row for row in (found.detail or {}).get("partitions", ())}
     for partition in found.freshness:
         row = rows.get(partition.partition, {})
@@ -188,6 +202,7 @@ def _partitions(found: Any) -> Any:
             _size(row.get("memory_bytes", 0)),
             _size(row.get("disk_bytes", 0)),
             "–" if recall is None else f"{recall:.3f}",
+            *([str(row.get("worker", "–"))] if several else []),
         )
     return shown
 

@@ -27,6 +27,9 @@ class Workers(Protocol):
     async def ask(self, call: str, message: Any) -> Any:
         """The lead's answer to a call. Raises KafkaError: 14 while there is no worker."""
 
+    async def ask_any(self, call: str, message: Any) -> Any:
+        """The answer of any worker that can give one. Raises KafkaError."""
+
     async def ask_all(self, call: str, message: Any) -> None:
         """The same of every worker that is there."""
 
@@ -178,7 +181,7 @@ class VectorAdministration:
             "model": model,
             "texts": list(texts),
         }
-        answer = await self._worker.ask("embed", message)
+        answer = await self._worker.ask_any("embed", message)
         return answer["model"], [np.frombuffer(vector, dtype="<f4").tolist() for vector in answer["vectors"]]
 
     def _set(self, name: str, changes: dict[str, str | None]) -> None:

@@ -70,6 +70,8 @@ class WorkerFleet:
 
     def holders(self, topic_id: bytes, partitions: Collection[int]) -> dict[int, list[int]]:
         """The partitions by worker."""
+        if len(self.workers) == 1:
+            return {LEAD: list(partitions)}
         found: dict[int, list[int]] = {}
         for partition in partitions:
             found.setdefault(worker_of(topic_id, partition, len(self.workers)), []).append(partition)

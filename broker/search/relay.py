@@ -7,10 +7,10 @@ from typing import Any
 from broker.search.feed import WorkerFeed
 from protocol.errors import ErrorCode, KafkaError
 from vector.channel import Channel, ChannelClosed, Handler
+from vector.remote_shard import RELAYED
 
 FOLLOW_TIMEOUT_S = 15.0
 """A worker that closes a generation writes checkpoints; one that takes longer is not waited for."""
-RELAYED = ("shard_ready", "shard", "shard_end", "record_vector")
 
 
 class WorkerRelay:
@@ -27,7 +27,7 @@ class WorkerRelay:
         }
 
     async def relay(self, message: tuple[str, int, Any]) -> Any:
-        """(call, worker, payload): the worker's answer. Raises KafkaError."""
+        """(call, worker, packed payload): the worker's packed answer. Raises KafkaError."""
         call, worker, payload = message
         if call not in RELAYED:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"relay: {call!r} is nothing that workers ask one another")

@@ -1,6 +1,7 @@
 """Vector workers on other machines: they come over TCP with TLS, both sides showing certificates, and take the places kept for them."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -42,6 +43,11 @@ class RemotePlace:
         self._turn = asyncio.Lock()
 
     @property
+    def address(self) -> str | None:
+        """HOST:PORT that the worker comes from; None while it is not there."""
+        return None if self.channel is None else self.channel.peer
+
+    @property
     def taken(self) -> bool:
         return self._connection is not None
 
@@ -77,8 +83,9 @@ class RemotePlace:
             await stop_worker(self.channel)
         if self._connection is not None:
             self._connection.close()
-        async with asyncio.timeout(STOP_TIMEOUT_S), self._turn:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S), self._turn:
+                return
 
 
 class RemoteWorkers:

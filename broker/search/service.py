@@ -329,6 +329,19 @@ class SearchService:
         """The answer of the worker that decides about generations. Raises KafkaError: 7 when it takes too long, 14 without it."""
         return await self.fleet.ask(call, message)
 
+    async def ask_any(self, call: str, message: Any) -> Any:
+        """The first answer that is not that something loads, or is not known. Raises KafkaError: the lead's."""
+        refusal: KafkaError | None = None
+        for number in self.fleet.numbers_running or [LEAD]:
+            try:
+                return await self.fleet.ask(call, message, number)
+            except KafkaError as error:
+                if error.code not in (ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, ErrorCode.RESOURCE_NOT_FOUND):
+                    raise
+                refusal = refusal or error
+        assert refusal is not None
+        raise refusal
+
     async def ask_all(self, call: str, message: Any) -> None:
         """Every worker that is there."""
         await asyncio.gather(*(self.fleet.ask(call, message, number) for number in self.fleet.numbers_running))

@@ -62,7 +62,13 @@ def topic_status(
         "embedder": (told or {}).get("embedder"),
         "objects": (told or {}).get("objects"),
         "workers": [
-            {"state": worker.state, "restarts": worker.restarts, "pid": worker.process_id, **worker.memory}
+            {
+                "state": worker.state,
+                "restarts": worker.restarts,
+                "pid": worker.process_id,
+                "address": worker.address,
+                **worker.memory,
+            }
             for worker in workers
         ],
     }

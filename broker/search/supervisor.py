@@ -42,6 +42,8 @@ class WorkerSupervisor:
         self.name = name
         self.state: WorkerState = "off"
         self.restarts = 0
+        self.address: str | None = None
+        """It is on this machine."""
         self.process_id: int | None = None
         self.channel: Channel | None = None
         """The running worker's; None while there is none."""

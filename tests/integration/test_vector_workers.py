@@ -1,5 +1,9 @@
 """Partitions of one topic in several vector workers: searched as if in one, and each worker's death is its own partitions' alone."""
 
+import os
+import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,11 +12,11 @@ from typing import Any
 import confluent_kafka
 import httpx
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from senselog_client import SenselogClient
 from senselog_client.errors import IndexLoading
 
-from tests.broker_process import BrokerProcess
+from tests.broker_process import ROOT, BrokerProcess
 
 WORKERS = 3
 PARTITIONS = 4
@@ -191,6 +195,50 @@ def test_a_change_of_the_model_is_one_for_all_workers(broker: BrokerProcess) -> 
 
 def _green(told: dict[str, Any]) -> dict[str, Any] | None:
     return told if told["state"] == "green" else None
+
+
+def test_partitions_that_are_added_go_to_their_workers(broker: BrokerProcess) -> None:
+    create(broker, "logs", 1)
+    producer = confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap})
+    producer.produce("logs", "disk is full", partition=0)
+    producer.flush(30)
+    with client(broker) as search:
+        assert len(newest(search, "logs", "disk")) == 1
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        admin.create_partitions([NewPartitions("logs", PARTITIONS)])["logs"].result()
+        produce(broker, "logs", texts(40))
+        assert len(newest(search, "logs", "disk", limit=1000)) == 41
+    shown = subprocess.run(
+        [sys.executable, "-m", "senselog", "vector", "status", "logs", "--bootstrap", broker.bootstrap],
+        cwd=ROOT, env={**os.environ, "COLUMNS": "160"}, capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+    assert "worker 0 running · worker 1 running · worker 2 running" in shown
+    embedded = httpx.post(f"http://{broker.http}/v1/embed", json={"topic": "logs", "texts": ["disk"]}, timeout=30)
+    assert embedded.status_code == 200
+
+
+def test_whoever_dies_during_a_change_of_the_model_it_is_finished(broker: BrokerProcess) -> None:
+    """kill -9 of one worker after the other while generations are built and cut over: never two of them in one answer, nothing lost."""
+    create(broker, "logs")
+    produce(broker, "logs", texts(300))
+    chance = random.Random(5)
+    with client(broker) as search:
+        newest(search, "logs", "disk")
+        for round_ in range(4):
+            model = ("hashing:16", "hashing:32")[round_ % 2]
+            command(broker, "logs", "reembed", model=model)
+            time.sleep(chance.random() * 0.4)  # wherever that is: before, while or after the workers cut over
+            chance.choice(broker.children()).kill()
+
+            def done(model: str = model) -> bool:
+                result = newest(search, "logs", "disk", limit=1000)
+                assert len({(hit.partition, hit.offset) for hit in result}) == len(result) == 300
+                assert result.dimensions == int(result.model.removeprefix("hashing:"))
+                return bool(result.model == model)
+
+            until(done)
+            told = until(lambda: _green(status(broker, "logs")))
+            assert told["indexed"] == 300
 
 
 def test_a_deleted_topic_leaves_no_index_of_any_worker(broker: BrokerProcess) -> None:

@@ -32,6 +32,9 @@ class FakeWorker:
             return {"model": "m", "vectors": [b"\0\0\x80\x3f" for _ in message["texts"]]}
         return None
 
+    async def ask_any(self, call: str, message: Any) -> Any:
+        return await self.ask(call, message)
+
     async def ask_all(self, call: str, message: Any) -> None:
         self.asked.append((call, message))
 
