@@ -254,7 +254,8 @@ class SearchService:
         records = {partition for query in message["queries"] for partition, _ in _records(query)}
         holders = {p: worker for worker, of_worker in self.fleet.holders(topic_id, records).items() for p in of_worker}
         refusal: KafkaError | None = None
-        for worker in sorted(searched, key=lambda one: -len(searched[one])):
+        # Of several with as many the next one each time: who runs a search embeds its queries.
+        for worker in sorted(searched, key=lambda one: (-len(searched[one]), (one + self.searches) % len(searched))):
             others = {other: partitions for other, partitions in waited.items() if other != worker}
             elsewhere = {p: other for p, other in holders.items() if other != worker}
             try:

@@ -119,6 +119,7 @@ def until(look: Callable[[], Any]) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_an_index_moves_to_another_machine_without_being_embedded_again(
     faulty_s3: FaultyS3, broker: BrokerProcess, worker: WorkerProcess
 ) -> None:

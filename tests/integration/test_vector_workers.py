@@ -95,6 +95,8 @@ SEARCHES: list[dict[str, Any]] = [
     {"record": (3, 3), "limit": 7, "filter": {"must": [{"path": "$.level", "eq": "disk"}]}},
     {"text": "queue", "filter": {"partitions": [1, 2]}, "limit": 300},
     {"text": "queue", "min_similarity": 0.4, "limit": 300},
+    {"text": "queue", "exact": True},
+    {"positive": [(0, 3), (1, 5), "socket"], "negative": [(3, 1)], "limit": 20},
 ]
 
 
@@ -117,6 +119,13 @@ def test_several_workers_answer_as_one_and_their_number_may_change(broker: Broke
     with client(broker) as search:
         answers = [pages(search, request) for request in SEARCHES]
         assert all(answer[0] for answer in answers)
+        batch = ["disk login", {"record": (2, 7)}, "queue"]
+        together = search.search_batch("logs", batch, limit=30, include=("value", "vector"))
+        alone = [
+            search.search("logs", **one, limit=30) for one in ({"text": "disk login"}, batch[1], {"text": "queue"})
+        ]
+        assert [[row[:4] for row in rows(one)] for one in together] == [[row[:4] for row in rows(one)] for one in alone]
+        assert all(len(hit.vector or ()) == 32 for one in together for hit in one)
     told = status(broker, "logs")
     assert len({partition["worker"] for partition in told["partitions"]}) == WORKERS
     assert (told["state"], told["indexed"], len(broker.children())) == ("green", 400, WORKERS)
@@ -217,6 +226,7 @@ def test_partitions_that_are_added_go_to_their_workers(broker: BrokerProcess) ->
     assert embedded.status_code == 200
 
 
+@pytest.mark.slow
 def test_whoever_dies_during_a_change_of_the_model_it_is_finished(broker: BrokerProcess) -> None:
     """kill -9 of one worker after the other while generations are built and cut over: never two of them in one answer, nothing lost."""
     create(broker, "logs")
@@ -253,6 +263,7 @@ def test_a_deleted_topic_leaves_no_index_of_any_worker(broker: BrokerProcess) ->
         assert len(newest(search, "logs", "disk")) == 0
 
 
+@pytest.mark.slow
 def test_broker_and_workers_are_killed_together_and_lose_nothing(broker: BrokerProcess) -> None:
     create(broker, "logs")
     for round_ in range(2):
@@ -265,6 +276,7 @@ def test_broker_and_workers_are_killed_together_and_lose_nothing(broker: BrokerP
         assert len(newest(search, "logs", "disk", limit=1000)) == 120
 
 
+@pytest.mark.slow
 def test_memory_that_is_used_up_pauses_indexing_and_is_seen(tmp_path: Path) -> None:
     limit = 2_000_000
     broker = BrokerProcess(
