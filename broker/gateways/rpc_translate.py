@@ -251,12 +251,15 @@ def index_status(status: dict[str, Any]) -> Any:
             "texts_embedded",
             "queries_embedded",
             "tokens",
+            "tokens_estimated",
             "cache_hits",
             "retries",
             "poisoned",
             "trouble",
         )
         _fill(told.embedder, status["embedder"], names)
+    for worker in status["workers"]:
+        _fill(told.workers.add(), worker, ("state", "restarts", "address", "memory_bytes", "memory_limit_bytes"))
     return told
 
 
@@ -279,7 +282,7 @@ def _partition_status(row: Mapping[str, Any]) -> Any:
     )
     _fill(told.offsets, row, names)
     _fill(told, row, ("indexed", "memory_bytes", "disk_bytes", "rate_per_s", "eta_s", "progress", "saved_by_dedupe",
-                      "sampled_recall_at_10"))  # fmt: skip
+                      "sampled_recall_at_10", "worker"))  # fmt: skip
     told.skipped = sum(row.get("skipped", {}).values())
     return told
 

@@ -78,6 +78,8 @@ def test_the_status_is_that_of_rest(broker: BrokerProcess) -> None:
         status = stub.GetIndexStatus(messages.GetIndexStatusRequest(topic=TOPIC), timeout=30)
         assert (status.state, status.enabled, status.model.dimensions) == ("green", True, 64)
         assert [row.offsets.indexed_offset for row in status.partitions] == [PER_PARTITION] * PARTITIONS
+        assert [(one.state, one.restarts, one.HasField("address")) for one in status.workers] == [("running", 0, False)]
+        assert {row.worker for row in status.partitions} == {0}
         plain = stub.GetIndexStatus(messages.GetIndexStatusRequest(topic="plain"), timeout=30)
         assert (plain.state, plain.enabled) == ("disabled", False)
 

@@ -413,7 +413,7 @@ class EmbedResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., vectors: _Optional[_Iterable[_Union[Vector, _Mapping]]] = ...) -> None: ...
 
 class IndexStatus(_message.Message):
-    __slots__ = ("topic", "topic_id", "enabled", "state", "reason", "model", "lag", "lag_ms", "rate_per_s", "eta_s", "progress", "indexed", "skipped", "failed", "segments", "saved_by_dedupe", "memory_bytes", "disk_bytes", "sampled_recall_at_10", "embedder", "partitions")
+    __slots__ = ("topic", "topic_id", "enabled", "state", "reason", "model", "lag", "lag_ms", "rate_per_s", "eta_s", "progress", "indexed", "skipped", "failed", "segments", "saved_by_dedupe", "memory_bytes", "disk_bytes", "sampled_recall_at_10", "embedder", "partitions", "workers")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     TOPIC_ID_FIELD_NUMBER: _ClassVar[int]
     ENABLED_FIELD_NUMBER: _ClassVar[int]
@@ -435,6 +435,7 @@ class IndexStatus(_message.Message):
     SAMPLED_RECALL_AT_10_FIELD_NUMBER: _ClassVar[int]
     EMBEDDER_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
     topic: str
     topic_id: bytes
     enabled: bool
@@ -456,14 +457,30 @@ class IndexStatus(_message.Message):
     sampled_recall_at_10: float
     embedder: Embedder
     partitions: _containers.RepeatedCompositeFieldContainer[PartitionStatus]
-    def __init__(self, topic: _Optional[str] = ..., topic_id: _Optional[bytes] = ..., enabled: _Optional[bool] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., model: _Optional[_Union[Model, _Mapping]] = ..., lag: _Optional[int] = ..., lag_ms: _Optional[int] = ..., rate_per_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., progress: _Optional[float] = ..., indexed: _Optional[int] = ..., skipped: _Optional[int] = ..., failed: _Optional[int] = ..., segments: _Optional[int] = ..., saved_by_dedupe: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., sampled_recall_at_10: _Optional[float] = ..., embedder: _Optional[_Union[Embedder, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[PartitionStatus, _Mapping]]] = ...) -> None: ...
+    workers: _containers.RepeatedCompositeFieldContainer[Worker]
+    def __init__(self, topic: _Optional[str] = ..., topic_id: _Optional[bytes] = ..., enabled: _Optional[bool] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., model: _Optional[_Union[Model, _Mapping]] = ..., lag: _Optional[int] = ..., lag_ms: _Optional[int] = ..., rate_per_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., progress: _Optional[float] = ..., indexed: _Optional[int] = ..., skipped: _Optional[int] = ..., failed: _Optional[int] = ..., segments: _Optional[int] = ..., saved_by_dedupe: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., sampled_recall_at_10: _Optional[float] = ..., embedder: _Optional[_Union[Embedder, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[PartitionStatus, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ...) -> None: ...
+
+class Worker(_message.Message):
+    __slots__ = ("state", "restarts", "address", "memory_bytes", "memory_limit_bytes")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    restarts: int
+    address: str
+    memory_bytes: int
+    memory_limit_bytes: int
+    def __init__(self, state: _Optional[str] = ..., restarts: _Optional[int] = ..., address: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., memory_limit_bytes: _Optional[int] = ...) -> None: ...
 
 class Embedder(_message.Message):
-    __slots__ = ("calls", "texts_embedded", "queries_embedded", "tokens", "cache_hits", "retries", "poisoned", "trouble")
+    __slots__ = ("calls", "texts_embedded", "queries_embedded", "tokens", "tokens_estimated", "cache_hits", "retries", "poisoned", "trouble")
     CALLS_FIELD_NUMBER: _ClassVar[int]
     TEXTS_EMBEDDED_FIELD_NUMBER: _ClassVar[int]
     QUERIES_EMBEDDED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_ESTIMATED_FIELD_NUMBER: _ClassVar[int]
     CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
     RETRIES_FIELD_NUMBER: _ClassVar[int]
     POISONED_FIELD_NUMBER: _ClassVar[int]
@@ -472,14 +489,15 @@ class Embedder(_message.Message):
     texts_embedded: int
     queries_embedded: int
     tokens: int
+    tokens_estimated: bool
     cache_hits: int
     retries: int
     poisoned: int
     trouble: str
-    def __init__(self, calls: _Optional[int] = ..., texts_embedded: _Optional[int] = ..., queries_embedded: _Optional[int] = ..., tokens: _Optional[int] = ..., cache_hits: _Optional[int] = ..., retries: _Optional[int] = ..., poisoned: _Optional[int] = ..., trouble: _Optional[str] = ...) -> None: ...
+    def __init__(self, calls: _Optional[int] = ..., texts_embedded: _Optional[int] = ..., queries_embedded: _Optional[int] = ..., tokens: _Optional[int] = ..., tokens_estimated: _Optional[bool] = ..., cache_hits: _Optional[int] = ..., retries: _Optional[int] = ..., poisoned: _Optional[int] = ..., trouble: _Optional[str] = ...) -> None: ...
 
 class PartitionStatus(_message.Message):
-    __slots__ = ("offsets", "state", "indexed", "skipped", "segments", "memory_bytes", "disk_bytes", "rate_per_s", "eta_s", "progress", "saved_by_dedupe", "sampled_recall_at_10")
+    __slots__ = ("offsets", "state", "indexed", "skipped", "segments", "memory_bytes", "disk_bytes", "rate_per_s", "eta_s", "progress", "saved_by_dedupe", "sampled_recall_at_10", "worker")
     OFFSETS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     INDEXED_FIELD_NUMBER: _ClassVar[int]
@@ -492,6 +510,7 @@ class PartitionStatus(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     SAVED_BY_DEDUPE_FIELD_NUMBER: _ClassVar[int]
     SAMPLED_RECALL_AT_10_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
     offsets: PartitionState
     state: str
     indexed: int
@@ -504,4 +523,5 @@ class PartitionStatus(_message.Message):
     progress: float
     saved_by_dedupe: int
     sampled_recall_at_10: float
-    def __init__(self, offsets: _Optional[_Union[PartitionState, _Mapping]] = ..., state: _Optional[str] = ..., indexed: _Optional[int] = ..., skipped: _Optional[int] = ..., segments: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., rate_per_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., progress: _Optional[float] = ..., saved_by_dedupe: _Optional[int] = ..., sampled_recall_at_10: _Optional[float] = ...) -> None: ...
+    worker: int
+    def __init__(self, offsets: _Optional[_Union[PartitionState, _Mapping]] = ..., state: _Optional[str] = ..., indexed: _Optional[int] = ..., skipped: _Optional[int] = ..., segments: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., rate_per_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., progress: _Optional[float] = ..., saved_by_dedupe: _Optional[int] = ..., sampled_recall_at_10: _Optional[float] = ..., worker: _Optional[int] = ...) -> None: ...
