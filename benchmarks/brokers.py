@@ -32,8 +32,8 @@ class Broker:
 
     def cpu_seconds(self) -> float:
         """CPU seconds (user + system) of the broker process so far, without its children (the vector worker is one)."""
-        times = psutil.Process(self.pid).cpu_times()
-        return times.user + times.system
+        # The clock of that process, in nanoseconds (clock_getcpuclockid): /proc counts in ticks of 10 ms, a tenth of a round.
+        return time.clock_gettime((~self.pid << 3) | 2)
 
 
 def free_port() -> int:
