@@ -175,7 +175,7 @@ def normal(tool: str, arguments: list[str], text: str, name: str) -> list[str]:
         matches = [match for line in lines if (match := re.fullmatch(shown, line))]
         lines = [" ".join(filter(None, match.groups())) or match[0] for match in matches]
     if tool in ("configs", "acls"):  # in the order of a hash set
-        lines = sorted(re.sub(r"Current ACLs|Adding ACLs", "ACLs", line) for line in lines)
+        lines.sort()
     return [line for line in lines if line]
 
 
