@@ -128,6 +128,7 @@ class GenerationIndex:
         index = PartitionIndex.open(self.generation.partition_directory(partition), settings)
         if recovered is not None and index.indexed_offset > recovered:
             index.truncate(recovered)
+            self._taken_back(partition)
         self._parts.memory.opened(index)
         self.meters[partition] = IndexMeter(index)
         # Here, not by who waits for it: one that is cancelled meanwhile must still find the index, to close it.
@@ -135,6 +136,10 @@ class GenerationIndex:
         self._parts.builder.submit(index)
         if self._parts.persistence is not None:
             self._parts.persistence.notice()
+
+    def _taken_back(self, partition: int) -> None:
+        if self._parts.persistence is not None:
+            self._parts.persistence.taken_back(self._place.topic_id, self.generation.number, partition)
 
     # Indexing
 
@@ -175,6 +180,7 @@ class GenerationIndex:
                 state=self._place.states[partition],
                 lag=self._place.lags[partition],
                 memory=self._parts.memory,
+                on_truncate=lambda partition=partition: self._taken_back(partition),  # type: ignore[misc]
                 gate=lambda: self._gate(),
                 background=lambda: self.background,
             )

@@ -58,6 +58,7 @@ class PartitionIndexer:
         state: LogState,
         lag: LagClock,
         memory: MemoryBudget,
+        on_truncate: Callable[[], None] = lambda: None,
         gate: Callable[[], Awaitable[object]],
         background: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -67,6 +68,7 @@ class PartitionIndexer:
         self._extraction = extraction
         self._lag = lag
         self._memory = memory
+        self._on_truncate = on_truncate
         self.over_budget = False
         """Whether nothing is indexed for want of memory."""
         self._source = source
@@ -256,3 +258,4 @@ class PartitionIndexer:
     def _truncate(self, log_end_offset: int) -> None:
         """The log lost its tail (it was not synced): what was indexed of it is taken back."""
         self.index.truncate(log_end_offset)
+        self._on_truncate()

@@ -55,7 +55,8 @@ class Persistence:
         self._stored: dict[tuple[bytes, int, int], StoredIndex] = {}
         self._live: dict[bytes, int] = {}
         """The generation of each topic that is stored, alone."""
-        self._deleted: list[bytes] = []
+        self._deleted: list[str] = []
+        """Prefixes whose objects must go."""
         self.trouble: str | None = None
         """Why the store is behind."""
         self._changed = asyncio.Event()
@@ -91,7 +92,7 @@ class Persistence:
     async def catch_up(self, topics: list[StoredTopic]) -> None:
         """Stores whatever is sealed and not there yet. Raises ObjectError, OSError."""
         while self._deleted:
-            await self._in_thread(self._delete_topic, self._deleted[0])
+            await self._in_thread(self._delete_all, self._deleted[0])
             self._deleted.pop(0)
         for topic in topics:
             generation = topic.generation
@@ -143,13 +144,25 @@ class Persistence:
     def forget_topic(self, topic_id: bytes) -> None:
         """The topic was deleted: so are its objects, soon."""
         if self._leads:
-            self._deleted.append(topic_id)
+            self._deleted.append(f"{topic_id.hex()}/")
             self._changed.set()
         self._stored = {key: stored for key, stored in self._stored.items() if key[0] != topic_id}
         self._live.pop(topic_id, None)
 
-    def _delete_topic(self, topic_id: bytes) -> None:
-        self._store.delete(self._store.list(f"{topic_id.hex()}/"))
+    def taken_back(self, topic_id: bytes, generation: int, partition: int) -> None:
+        """The log has lost its tail, and an index what it held of that. Manifests that name it must never be restored: none may be the
+        latest, nor take the place of a damaged one. Any thread."""
+        key = topic_id, generation, partition
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the worker ends
+            self._loop.call_soon_threadsafe(self._store_anew, key)
+
+    def _store_anew(self, key: tuple[bytes, int, int]) -> None:
+        self._stored.pop(key, None)
+        self._deleted.append(f"{_prefix(*key)}/")
+        self._changed.set()
+
+    def _delete_all(self, prefix: str) -> None:
+        self._store.delete(self._store.list(prefix))
 
     # Fetching
 

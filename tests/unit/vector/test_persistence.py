@@ -1,10 +1,16 @@
 """The keeper of the object store looks when it is told, not every few seconds at every partition."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
+from tests.unit.vector.index.model import Record, build_all, run_of
 from vector import persistence
+from vector.generation import FILE, Generation, Identity
+from vector.index.partition_index import PartitionIndex
+from vector.index.settings import IndexSettings
+from vector.index.stored import StoredIndex
 from vector.objects import ObjectError, ObjectStore
 from vector.persistence import Persistence, StoredTopic
 from vector.threads import WorkerThreads
@@ -49,5 +55,47 @@ async def test_rounds_follow_changes_and_failures_alone(monkeypatch: pytest.Monk
     await asyncio.sleep(0.05)
     assert (keeper.rounds, keeper.trouble) == (quiet + 4, None)
     task.cancel()
+    keeper.close()
+    threads.close()
+
+
+class OneTopic:
+    """A topic with one partition, as the keeper sees it."""
+
+    topic_id = b"t" * 16
+
+    def __init__(self, directory: Path, index: PartitionIndex) -> None:
+        identity = Identity("value", "chunk", "m", "1", 4, "cosine")
+        self.generation = Generation(1, identity, directory / "1")
+        self.generation.directory.mkdir(parents=True, exist_ok=True)
+        (self.generation.directory / FILE).write_text("{}")
+        self.indexes = {0: index}
+
+
+@pytest.mark.parametrize("kept", [0, 8])
+async def test_what_a_log_has_lost_is_never_restored_from_the_store(tmp_path: Path, kept: int) -> None:
+    """The manifest from before would bring it back: as the latest, or in place of a damaged one."""
+    settings = IndexSettings(4, growing_rows_max=8, seal_rows_min=1, segment_rows_max=8)
+    index = PartitionIndex.open(tmp_path / "here", settings)
+    for offset in range(20):
+        index.append(run_of([Record(offset, 1, (offset,))], offset + 1, settings))
+        build_all(index)
+    store, threads = ObjectStore("memory:///"), WorkerThreads()
+    keeper = Persistence(store, threads)
+    topic = OneTopic(tmp_path / "topic", index)
+    await keeper.catch_up([topic])
+    prefix = f"{topic.topic_id.hex()}/1/0"
+    assert StoredIndex(store, prefix).restore(tmp_path / "before") == (True, [])
+    index.truncate(kept)
+    keeper.taken_back(topic.topic_id, 1, 0)
+    await asyncio.sleep(0)
+    await keeper.catch_up([topic])
+    manifests = [name for name in store.list(prefix) if "/manifest-" in name]
+    assert len(manifests) == (1 if kept else 0)
+    assert StoredIndex(store, prefix).restore(tmp_path / "after") == (bool(kept), [])
+    restored = PartitionIndex.open(tmp_path / "after", settings)
+    assert restored.indexed_offset == kept
+    for one in (index, restored):
+        one.close()
     keeper.close()
     threads.close()
