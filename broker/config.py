@@ -140,7 +140,9 @@ class Config(BaseModel):
     # Not `vector.workers.remote`: in TOML a key cannot be a value and a table.
     vector_remote_workers: int = Field(0, ge=0, le=64, description="more of them, on other machines: senselog worker")
     vector_worker_listen: str | None = Field(None, description="HOST:PORT where those come, with TLS")
-    vector_worker_ssl_keystore_location: Path | None = Field(None, description="default: ssl.keystore.location")
+    vector_worker_ssl_keystore_location: Path | None = Field(
+        None, description="PEM file: key, certificate and chain; default: ssl.keystore.location"
+    )
     vector_worker_ssl_truststore_location: Path | None = Field(
         None, description="PEM file: authorities that sign workers, and nobody else"
     )

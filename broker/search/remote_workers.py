@@ -163,9 +163,12 @@ def _tls_config(config: Config) -> Config:
         raise ConfigError(
             "vector.worker.ssl.keystore.location: vector.worker.listen needs a PEM file with key and certificate"
         )
+    own = {} if config.vector_worker_ssl_keystore_location is None else {"ssl_keystore_type": "PEM"}
     return config.model_copy(
         update={
+            **own,
             "ssl_keystore_location": keystore,
+            "ssl_truststore_type": "PEM",
             "ssl_truststore_location": config.vector_worker_ssl_truststore_location,
             "ssl_client_auth": "required",
         }

@@ -122,6 +122,21 @@ async def test_before_it_has_joined_a_connection_may_ask_for_nothing(world: Worl
     await until(channel.closed.is_set)
 
 
+def test_the_stores_of_workers_are_pem_whatever_those_of_kafka_s_listeners_are(tmp_path: Path) -> None:
+    certificates = Certificates.make(tmp_path)
+    config = Config(
+        ssl_keystore_type="PKCS12",
+        ssl_truststore_type="PKCS12",
+        ssl_keystore_location=tmp_path / "kafka.p12",
+        ssl_truststore_location=tmp_path / "clients.p12",
+        vector_remote_workers=1,
+        vector_worker_listen="127.0.0.1:0",
+        vector_worker_ssl_keystore_location=certificates.broker,
+        vector_worker_ssl_truststore_location=certificates.authority,
+    )
+    RemoteWorkers(config, [], 1)
+
+
 async def test_places_whose_worker_never_was_there_are_taken_first(world: World) -> None:
     first, number = await world.join("a")
     first.close()
