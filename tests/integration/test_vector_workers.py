@@ -120,7 +120,7 @@ def test_several_workers_answer_as_one_and_their_number_may_change(broker: Broke
         answers = [pages(search, request) for request in SEARCHES]
         assert all(answer[0] for answer in answers)
         batch = ["disk login", {"record": (2, 7)}, "queue"]
-        together = search.search_batch("logs", batch, limit=30, include=("value", "vector"))
+        together = search.search_batch("logs", batch, limit=30, include=("value", "vector"), timeout_ms=20_000)
         alone = [
             search.search("logs", **one, limit=30) for one in ({"text": "disk login"}, batch[1], {"text": "queue"})
         ]
@@ -152,16 +152,16 @@ def test_a_killed_worker_disturbs_its_own_partitions_alone(broker: BrokerProcess
             process = next(one for one in broker.children() if one.pid == told["workers"][number]["pid"])
             process.suspend()  # killed while it is stopped: the others are asked before it can be back
             process.kill()
-            alive = search.search("logs", "disk", filter={"partitions": rest}, limit=1000)
+            alive = search.search("logs", "disk", filter={"partitions": rest}, limit=1000, timeout_ms=20_000)
             assert {hit.partition for hit in alive} == set(rest)
             assert alive.complete
             try:
-                part = search.search("logs", "disk", limit=1000, partial_ok=True)
+                part = search.search("logs", "disk", limit=1000, partial_ok=True, timeout_ms=20_000)
                 states = {state.partition: state.error_code for state in part.freshness}
                 assert part.complete == (not any(states.values()))
                 answers_in_part += not part.complete
                 assert {hit.partition for hit in part} == {p for p, code in states.items() if not code} >= set(rest)
-                search.search("logs", "disk", limit=1000)
+                search.search("logs", "disk", limit=1000, timeout_ms=20_000)
             except IndexLoading as error:
                 assert "loading" in str(error)  # noqa: PT017
             produce(broker, "logs", texts(4), first=80 + 4 * number)
@@ -293,7 +293,7 @@ def test_memory_that_is_used_up_pauses_indexing_and_is_seen(tmp_path: Path) -> N
         assert "vector.worker.memory.bytes" in told["reason"]
         assert 0 < told["indexed"] < 20_000
         with client(broker) as search:
-            assert len(search.search("logs", "disk", limit=100)) == 100
+            assert len(search.search("logs", "disk", limit=100, timeout_ms=20_000)) == 100
         produce(broker, "logs", ["produce does not notice"])
         until(lambda: _memory(broker, "bytes") > limit / 2)
         assert _memory(broker, "bytes") <= limit == _memory(broker, "limit_bytes")
