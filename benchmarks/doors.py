@@ -1,7 +1,8 @@
-"""What each door costs: the same searches through key 100, REST and gRPC, at 1 and 32 clients.
+"""What each door costs: the same searches through key 100, REST and gRPC, at 1 and 32 clients, and what the Python clients add to key 100.
 
-A bare protocol client for each, in one process of its own event loop, so that what is compared is the doors and not client libraries; an
-answer counts once it holds ten hits. Queries are vectors, so that no model stands in the way.
+A bare protocol client for each door, in one process of its own event loop, so that what is compared is the doors and not client
+libraries; an answer counts once it holds ten hits. Queries are vectors, so that no model stands in the way. The Python clients share
+this one process too, the synchronous ones with a thread each: at 32 clients their figures are those of one interpreter.
 """
 
 import asyncio
@@ -10,11 +11,13 @@ import statistics
 import struct
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import grpc
 import numpy as np
+from senselog_client import AsyncSenselogClient, SenselogClient
 from senselog_client.request import build_request
 from senselog_client.v1 import vector_search_pb2 as messages
 from senselog_client.v1.vector_search_pb2_grpc import VectorSearchStub
@@ -45,11 +48,14 @@ def doors(broker: Broker, *, seconds: float) -> list[Result]:
         )
     send.flush()
     search_path.wait_indexed(broker, topic, RECORDS)
-    return [
-        asyncio.run(_measure(name, connect, broker, topic, clients, seconds))
-        for clients in CLIENTS
-        for name, connect in (("key 100", _kafka), ("REST", _rest), ("gRPC", _rpc))
-    ]
+    doors_and_client = (("key 100", _kafka), ("REST", _rest), ("gRPC", _rpc), ("asyncio client", _asyncio_client))
+    results: list[Result] = []
+    for clients in CLIENTS:
+        results += [
+            asyncio.run(_measure(name, connect, broker, topic, clients, seconds)) for name, connect in doors_and_client
+        ]
+        results.append(_measure_threads(broker, topic, clients, seconds))
+    return results
 
 
 async def _measure(
@@ -74,6 +80,31 @@ async def _measure(
                 latencies.append((time.perf_counter() - started) * 1e3)
 
         await asyncio.gather(*(run(ask) for ask in asks))
+    return _result(name, broker, clients, seconds, latencies)
+
+
+def _measure_threads(broker: Broker, topic: str, clients: int, seconds: float) -> Result:
+    """The synchronous client, which blocks: each has a thread, and keeps its own time."""
+    latencies: list[float] = []
+    query = _query()
+    with ExitStack() as stack:
+        opened = [stack.enter_context(SenselogClient(bootstrap_servers=broker.bootstrap)) for _ in range(clients)]
+        for client in opened:
+            assert len(client.search(topic, vector=query, limit=LIMIT)) == LIMIT
+        stop = time.monotonic() + seconds
+
+        def run(client: SenselogClient) -> None:
+            while time.monotonic() < stop:
+                started = time.perf_counter()
+                assert len(client.search(topic, vector=query, limit=LIMIT)) == LIMIT
+                latencies.append((time.perf_counter() - started) * 1e3)
+
+        with ThreadPoolExecutor(clients) as pool:
+            list(pool.map(run, opened))
+    return _result("synchronous client", broker, clients, seconds, latencies)
+
+
+def _result(name: str, broker: Broker, clients: int, seconds: float, latencies: list[float]) -> Result:
     latencies.sort()
     figures = {
         "searches/s": len(latencies) / seconds,
@@ -140,5 +171,15 @@ async def _rpc(stack: AsyncExitStack, broker: Broker, topic: str) -> Ask:
 
     async def ask() -> int:
         return len((await search(request, timeout=30)).hits)
+
+    return ask
+
+
+async def _asyncio_client(stack: AsyncExitStack, broker: Broker, topic: str) -> Ask:
+    client = await stack.enter_async_context(AsyncSenselogClient(bootstrap_servers=broker.bootstrap))
+    query = _query()
+
+    async def ask() -> int:
+        return len(await client.search(topic, vector=query, limit=LIMIT))
 
     return ask
