@@ -9,7 +9,7 @@ MODEL := .models/all-MiniLM-L6-v2/model.int8.onnx
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run demo test check format compat oracle crash chain copier faults fuzz bench bench-kafka bench-vectors openapi stubs wheel clean
+.PHONY: help run demo test check format compat oracle crash chain copier faults fuzz bench bench-kafka bench-vectors bench-backends openapi stubs wheel clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -93,6 +93,12 @@ bench-vectors: $(READY) ## searches beside embedded vector databases, on the sam
 	@echo "Installing Chroma and LanceDB into .venv-vectors …"
 	@.venv-vectors/bin/pip --disable-pip-version-check --quiet --no-input install chromadb==1.5.9 lancedb==0.40.0 pyarrow
 	@$(BIN)/python -m benchmarks.beside_vectors --databases .venv-vectors/bin/python
+
+bench-backends: $(READY) $(MODEL) ## the local model beside torch: texts per second, and how well SciFact is ranked
+	@test -x .venv-torch/bin/python || $(PYTHON) -m venv .venv-torch
+	@echo "Installing torch and sentence-transformers into .venv-torch …"
+	@.venv-torch/bin/pip --disable-pip-version-check --quiet --no-input install -c constraints.txt -r requirements-dev.txt -e '.[sentence-transformers]' -e ./client
+	@.venv-torch/bin/python -m benchmarks.backends
 
 wheel: $(READY) ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .

@@ -118,7 +118,12 @@ def produce_cost(broker: Broker, *, rounds: int, requests: int) -> Result:
 
 def log_lines() -> list[bytes]:
     """The real log lines of the loghub sets, in file order."""
-    return [line for path in sorted((DATA / "loghub").glob("*.log")) for line in path.read_bytes().splitlines()]
+    paths = sorted((DATA / "loghub").glob("*.log"))
+    if not paths:
+        raise FileNotFoundError(
+            f"no log lines in {DATA / 'loghub'}: set SENSELOG_DATA_SETS to the folder with loghub and scifact"
+        )
+    return [line for path in paths for line in path.read_bytes().splitlines()]
 
 
 def log_search(broker: Broker) -> list[Result]:

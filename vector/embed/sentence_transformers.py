@@ -34,7 +34,7 @@ class SentenceTransformersEmbedder:
             import sentence_transformers
             import torch
         except ImportError as error:
-            raise ModelMissingError(f"{error.name} is missing: pip install 'senselog[models]'") from None
+            raise ModelMissingError(f"{error.name} is missing: pip install 'senselog[sentence-transformers]'") from None
         if threads:
             torch.set_num_threads(threads)
         try:
