@@ -52,9 +52,10 @@ def sync_directory(directory: Path) -> None:
 
 
 def create_directory(directory: Path) -> None:
-    """Creates `directory` with its parents, durably."""
+    """Creates `directory` with its parents, durably: each name in each of them."""
     if not directory.is_dir():
-        directory.mkdir(parents=True, exist_ok=True)
+        create_directory(directory.parent)
+        directory.mkdir(exist_ok=True)
         sync_directory(directory.parent)
 
 
@@ -145,8 +146,11 @@ class AppendFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        existed = path.exists()
         self._file = path.open("ab", buffering=0)
         self.size = os.fstat(self._file.fileno()).st_size
+        if not existed:  # a manifest is about to name it
+            sync_directory(path.parent)
 
     def append_durable(self, chunks: Sequence[Buffer]) -> None:
         """Appends all of `chunks` and fsyncs. After an OSError nothing of them counts: the next call writes over what was torn."""
