@@ -7,6 +7,7 @@ import numpy as np
 
 from storage.check import Problem
 from vector.arrays import Int64
+from vector.generation import FILE, STATE_FILE, damages
 from vector.index import manifest as manifests
 from vector.index.catalog import sealed_file_names
 from vector.index.columns import Columns, distinct
@@ -23,6 +24,11 @@ from vector.index.settings import IndexSettings
 def check_index(directory: Path) -> list[Problem]:
     """Every fault of the index in `directory` and of the indexes in folders below it; [] when all is well."""
     problems: list[Problem] = []
+    topics = {path.parent for path in directory.rglob(STATE_FILE)} | {
+        path.parent.parent for path in directory.rglob(FILE)
+    }
+    for topic in sorted(topics):
+        problems += [Problem(damage.path, damage.reason) for damage in damages(topic)]
     manifests_found = sorted(path for path in directory.rglob(MANIFEST_NAME) if DAMAGED_DIRECTORY not in path.parts)
     for path in manifests_found:
         problems += _check_directory(path.parent)

@@ -6,16 +6,26 @@ data/vector/TOPIC_ID/GENERATION/PARTITION holds an index. What the file does not
 
 import dataclasses
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from vector.index.files import create_directory, replace_durable, sync_directory, write_durable
+from vector.index.files import (
+    DamagedFile,
+    create_directory,
+    read,
+    replace_durable,
+    with_checksum,
+    without_checksum,
+)
 
 FILE = "generation.json"
 STATE_FILE = "generations.json"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +122,13 @@ class Generations:
         self._state = self._load()
 
     def _load(self) -> _State:
+        path = self._directory / STATE_FILE
+        if not path.exists():
+            return _State(live=max(self._found, default=None))
         try:
-            data: dict[str, Any] = json.loads((self._directory / STATE_FILE).read_text())
-            state = _State(**data)
-        except (OSError, ValueError, TypeError):
+            state = _State(**_load(path))
+        except (DamagedFile, TypeError) as damage:
+            logger.warning("index: %s in %s; the newest generation is live", damage, self._directory)
             return _State(live=max(self._found, default=None))
         if state.live not in self._found:
             return _State(live=max(self._found, default=None), last=state.last)
@@ -210,7 +223,7 @@ class Generations:
 
     def _store(self, state: _State) -> None:
         if state != self._state:
-            replace_durable(self._directory / STATE_FILE, json.dumps(asdict(state), indent=2).encode())
+            replace_durable(self._directory / STATE_FILE, _encode(asdict(state)))
             self._state = state
 
 
@@ -223,19 +236,43 @@ def remove_partitions(topic_directory: Path, partitions: Iterable[int]) -> None:
 
 def _create(generation: Generation) -> None:
     create_directory(generation.directory)
-    write_durable(generation.directory / FILE, [json.dumps(asdict(generation.identity), indent=2).encode()])
-    sync_directory(generation.directory)
+    replace_durable(generation.directory / FILE, _encode(asdict(generation.identity)))
 
 
 def _read_all(topic_directory: Path) -> list[Generation]:
     found = []
     for directory in _numbered(topic_directory):
-        try:
-            data: dict[str, Any] = json.loads((directory / FILE).read_text())
-            found.append(Generation(int(directory.name), Identity(**data), directory))
-        except (OSError, ValueError, TypeError):
+        if not (directory / FILE).exists():  # a crash while it was made
             continue
+        try:
+            found.append(Generation(int(directory.name), Identity(**_load(directory / FILE)), directory))
+        except (DamagedFile, TypeError) as damage:
+            logger.warning("index: %s in %s; the log is indexed anew", damage, directory)
     return found
+
+
+def damages(topic_directory: Path) -> list[DamagedFile]:
+    """The files here that cannot be read."""
+    found = []
+    for path in (topic_directory / STATE_FILE, *(directory / FILE for directory in _numbered(topic_directory))):
+        try:
+            if path.exists():
+                _load(path)
+        except DamagedFile as damage:
+            found.append(damage)
+    return found
+
+
+def _encode(fields: dict[str, Any]) -> bytes:
+    return with_checksum(json.dumps(fields, indent=2).encode())
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Raises DamagedFile."""
+    text = without_checksum(read(path))
+    if text is None:
+        raise DamagedFile(path, "checksum does not match")
+    return dict(json.loads(text))
 
 
 def _numbered(topic_directory: Path) -> list[Path]:

@@ -42,6 +42,17 @@ def checksum(data: Buffer) -> int:
     return int(crc32.iscsi(data))
 
 
+def with_checksum(text: bytes) -> bytes:
+    """First line: CRC32C of the rest, in hex. The rest: `text`, for people too."""
+    return f"{checksum(text):08x}\n".encode() + text
+
+
+def without_checksum(data: bytes) -> bytes | None:
+    """The inverse; None when it is not what was written."""
+    head, _, text = data.partition(b"\n")
+    return text if head == f"{checksum(text):08x}".encode() else None
+
+
 def sync_directory(directory: Path) -> None:
     """Makes names created, renamed or removed in `directory` durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

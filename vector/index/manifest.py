@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vector.index.files import DamagedFile, checksum, read, replace_durable
+from vector.index.files import DamagedFile, read, replace_durable, with_checksum, without_checksum
 from vector.index.settings import Counts
 
 MANIFEST_NAME = "manifest.json"
@@ -41,7 +41,7 @@ class Manifest:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """First line: CRC32C of the rest, in hex. The rest: JSON, for people too."""
+    """JSON below its checksum."""
     body = {
         "version": FORMAT_VERSION,
         "dimensions": manifest.dimensions,
@@ -52,14 +52,13 @@ def encode(manifest: Manifest) -> bytes:
         "entries": [_entry_to_json(entry) for entry in manifest.entries],
         "reserve": [_entry_to_json(entry) for entry in manifest.reserve],
     }
-    text = json.dumps(body, indent=1).encode()
-    return f"{checksum(text):08x}\n".encode() + text
+    return with_checksum(json.dumps(body, indent=1).encode())
 
 
 def decode(path: Path, data: bytes) -> Manifest:
     """Raises DamagedFile."""
-    head, _, text = data.partition(b"\n")
-    if head != f"{checksum(text):08x}".encode():
+    text = without_checksum(data)
+    if text is None:
         raise DamagedFile(path, "checksum does not match")
     body = json.loads(text)
     if body["version"] != FORMAT_VERSION:

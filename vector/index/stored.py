@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vector.index import manifest as manifests
-from vector.index.files import checksum, create_directory
+from vector.index.files import create_directory, with_checksum, without_checksum
 from vector.index.manifest import Manifest
 from vector.index.snapshot import Snapshot
 from vector.objects import DamagedObject, ObjectStore, digest_of
@@ -64,8 +64,7 @@ class StoredIndex:
             "manifest": manifests.encode(snapshot.manifest).decode(),
             "files": [[list(self._fields(row)) for row in self._of(files, references)] for files in snapshot.files],
         }
-        text = json.dumps(body).encode()
-        self._store.put(name, f"{checksum(text):08x}\n".encode() + text)
+        self._store.put(name, with_checksum(json.dumps(body).encode()))
         there.add(name)
         self._references = {reference.name: reference for reference in references}
         self._collect(there)
@@ -111,8 +110,8 @@ class StoredIndex:
     # Getting
 
     def _read_manifest(self, name: str) -> tuple[Manifest, list[list[StoredFile]]]:
-        head, _, text = self._store.get(name).partition(b"\n")
-        if head != f"{checksum(text):08x}".encode():
+        text = without_checksum(self._store.get(name))
+        if text is None:
             raise DamagedObject(f"{name}: checksum does not match")
         body = json.loads(text)
         manifest = manifests.decode(Path(name), body["manifest"].encode())
