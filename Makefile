@@ -9,7 +9,7 @@ MODEL := .models/all-MiniLM-L6-v2/model.int8.onnx
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run demo test check format compat oracle crash chain copier faults fuzz bench bench-kafka bench-vectors bench-backends openapi stubs wheel clean
+.PHONY: help run demo test check format compat oracle crash chain copier faults fuzz bench bench-kafka bench-vectors bench-backends bench-recall openapi stubs wheel clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -99,6 +99,9 @@ bench-backends: $(READY) $(MODEL) ## the local model beside torch: texts per sec
 	@echo "Installing torch and sentence-transformers into .venv-torch …"
 	@.venv-torch/bin/pip --disable-pip-version-check --quiet --no-input install -c constraints.txt -r requirements-dev.txt -e '.[sentence-transformers]' -e ./client
 	@.venv-torch/bin/python -m benchmarks.backends
+
+bench-recall: $(READY) ## recall@10 of every filter, selectivity and state of a log, against exact search
+	@$(BIN)/python -m benchmarks.filtered_recall
 
 wheel: $(READY) ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .

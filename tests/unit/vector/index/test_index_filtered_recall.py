@@ -1,90 +1,59 @@
-"""Recall under every kind of filter, at every selectivity: clusters stored in cluster order, most texts repeated, half of the log gone."""
+"""Recall@10 of every kind of filter at every selectivity, while indexing, after it, after retention and after compaction."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from benchmarks.index_recall import clustered
-from tests.unit.vector.index.model import build_all, content_hash
-from vector.filter.parse import parse_filter
-from vector.filter.record_fields import record_fields
-from vector.index.fields import fields_of
+from benchmarks.filtered_recall import NAMES, RECALL_MIN, Log, Measured, Topic, kinds, measure
 from vector.index.partition_index import PartitionIndex
-from vector.index.query import IndexQuery
-from vector.index.settings import Counter, IndexSettings, Run
+from vector.index.settings import IndexSettings
 
-COUNT, DIMENSIONS, START = 24_000, 32, 12_000
-SELECTIVITIES = (0.5, 0.1, 0.01, 0.001)
+SETTINGS = {"growing_rows_max": 400, "exact_matches_max": 50}
 
 
-def fields(offset: int) -> dict[str, Any]:
-    """Each record passes the filter of a selectivity by a scattered number in [0, 1)."""
-    share = offset * 2654435761 % 2**32 / 2**32
-    names = [f"s{selectivity}" for selectivity in SELECTIVITIES if share < selectivity]
-    value = f'{{"share": {share}, "tags": [{", ".join(f"{chr(34)}{name}{chr(34)}" for name in names)}]}}'
-    return {"key": f"{share:.6f}".encode(), "value": value.encode(), "headers": [(name, b"1") for name in names]}
+@pytest.mark.slow
+def test_every_filter_finds_the_nearest_in_every_state_of_a_log() -> None:
+    """recall@10 >= 0.98, returned = min(limit, matches), and never a record that does not match; also with 80 % duplicate texts."""
+    measured = measure(8000, 32, 4, seed=5, settings=SETTINGS)
+    assert len({state for state, _, _ in measured.cells}) == 8
+    assert len({(kind, share) for _, kind, share in measured.cells}) == 1 + 18 * 4
+    bad = {
+        place: cell for place, cell in measured.cells.items() if cell.recall < RECALL_MIN or cell.short or cell.wrong
+    }
+    assert not bad
+    assert measured.searches["graph"] > 500, "this is not the recall of exact scans alone"
 
 
-def conditions(kind: str, selectivity: float) -> dict[str, Any]:
-    return {
-        "header": {"must": [{"header": f"s{selectivity}", "exists": True}]},
-        "path range": {"must": [{"path": "$.share", "range": {"lt": selectivity}}]},
-        "path any": {"must": [{"path": "$.tags", "any": [f"s{selectivity}", "nothing"]}]},
-        "must not": {"must_not": [{"path": "$.share", "range": {"gte": selectivity}}]},
-        "key": {"should": [{"key": {"prefix": f"0.{n:03d}"}} for n in range(max(1, round(200 * selectivity)))]},
-        "offsets": {"offset": {"gte": START + 3000, "lt": START + 3000 + int(12_000 * selectivity)}},
-    }[kind]
+def test_each_filter_lets_its_share_through(tmp_path: Path) -> None:
+    """What is called 0.1 % is that."""
+    log = Log(20_000, 8, 0.8, 1)
+    topic = Topic(log, tmp_path, IndexSettings(8))
+    topic.alive[:] = True
+    for name, share in zip(NAMES[:-1], (0.5, 0.1, 0.01, 0.001), strict=True):
+        for kind in kinds(log, topic.alive, name).values():
+            assert kind.matching.mean() == pytest.approx(share, rel=0.4)
+    topic.close()
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PartitionIndex, np.ndarray]]:
-    """80 % of the records repeat a text; a search is made between runs, too, while the index grows."""
-    random = np.random.default_rng(5)
-    rows = clustered(COUNT // 5, DIMENSIONS, 0.5, random)
-    contents = np.sort(np.concatenate([np.arange(len(rows)), random.integers(0, len(rows), COUNT - len(rows))]))
-    index = PartitionIndex.open(
-        tmp_path_factory.mktemp("filtered") / "index",
-        IndexSettings(DIMENSIONS, growing_rows_max=1000, exact_matches_max=200),
-    )
-    for start in range(0, COUNT, 500):
-        offsets = np.arange(start, start + 500)
-        some = contents[start : start + 500]
-        index.append(
-            Run(
-                offsets=offsets,
-                timestamps_ms=offsets,
-                hashes=[content_hash(int(content)) for content in some],
-                vectors=rows[some],
-                flags=np.zeros(500, dtype=np.uint8),
-                skipped=Counter(),
-                failed=0,
-                next_offset=start + 500,
-                fields=fields_of([record_fields(**fields(offset)) for offset in range(start, start + 500)]),
-            )
-        )
-        if start % 2000 == 0:
-            assert len(index.search(IndexQuery(rows[0], 7, condition=parse_filter({"key": {"prefix": "0."}})))) == 7
-            build_all(index)
-    index.drop_below(START)
-    yield index, rows
-    index.close()
+def forgets_the_filter(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("benchmarks.filtered_recall.parse_filter", lambda _: None)
 
 
-@pytest.mark.parametrize("selectivity", SELECTIVITIES)
-@pytest.mark.parametrize("kind", ["header", "path range", "path any", "must not", "key", "offsets"])
-def test_recall_of_filtered_searches(index: tuple[PartitionIndex, np.ndarray], kind: str, selectivity: float) -> None:
-    """returned = min(limit, matches), and recall@10 >= 0.98 by similarity against an exact scan."""
-    searched, rows = index
-    wanted = parse_filter(conditions(kind, selectivity))
-    matching = len(searched.search(IndexQuery(rows[0], COUNT, condition=wanted, exact=True)))
-    assert matching
-    found = expected = 0
-    for query in rows[:: len(rows) // 40]:
-        hits = searched.search(IndexQuery(query, 10, condition=wanted))
-        exact = searched.search(IndexQuery(query, 10, condition=wanted, exact=True))
-        assert len(hits) == len(exact) == min(10, matching)
-        found += sum(hit.similarity >= exact[-1].similarity for hit in hits)
-        expected += len(exact)
-    assert found / expected >= 0.98
+def forgets_what_is_gone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PartitionIndex, "bury", lambda self, offsets: None)
+
+
+def answers_half(patch: pytest.MonkeyPatch) -> None:
+    original = Topic.search
+    patch.setattr(Topic, "search", lambda self, *given: original(self, *given)[:5])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "plant", [forgets_the_filter, forgets_what_is_gone, answers_half], ids=lambda plant: plant.__name__
+)
+def test_a_planted_bug_is_found(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    measured: Measured = measure(3000, 16, 1, seed=5, settings=SETTINGS)
+    assert any(cell.recall < RECALL_MIN or cell.short or cell.wrong for cell in measured.cells.values())
