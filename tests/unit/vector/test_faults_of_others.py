@@ -1,15 +1,22 @@
 """Faults seen in other search engines on logs and streams, each a test of its own (research: chronik.md part 4, vector-search.md part 8)."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from protocol.errors import KafkaError
 from protocol.record_batch import Record
-from tests.unit.vector.test_search_run import VECTOR, Topic, place, topic_of
+from tests.unit.vector.index.model import Record as IndexRecord
+from tests.unit.vector.index.model import build_all, content_vector, run_of
+from tests.unit.vector.test_search_run import SETTINGS, VECTOR, Topic, place, topic_of
 from vector.arrays import Float32
+from vector.index.partition_index import PartitionIndex
+from vector.index.query import IndexQuery
 from vector.index.scoring import similarities, stored_form
+from vector.index.settings import IndexSettings
 
 COPIES, OTHERS = 300, 40
 
@@ -105,3 +112,69 @@ def test_records_that_are_no_text_or_no_json_are_no_error(topic: Topic) -> None:
         topic.append(0, Record(number, 1000, b"odd", value, []), (5,))
     rows, _ = topic.search(filter='{"key": {"eq": "odd"}, "must_not": [{"path": "$.n", "exists": true}]}')
     assert len(rows) == 4
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+def test_a_query_without_a_direction_is_refused(topic: Topic, bad: float) -> None:
+    """A zero vector ranked first, NaN returned nothing, each without an error."""
+    vector = np.full(6, bad, dtype=np.float32)
+    index = topic.indexes[0]
+    with pytest.raises(KafkaError, match="vector"):
+        index.search(IndexQuery(vector, 10))
+
+
+def test_nothing_is_missing_while_a_segment_is_sealed() -> None:
+    """No results right after an insert, or for minutes at every seal."""
+    log: list[Any] = [(0, b"k", b"{}", (n % 12,)) for n in range(60)]
+    with topic_of(log, 1000) as topic:
+        index, query = topic.indexes[0], IndexQuery(VECTOR, 100)
+        expected = index.search(query)
+        assert len(expected) == 60
+        built = 0
+        while (task := index.plan()) is not None:
+            assert index.search(query) == expected
+            segment = index.build(task)
+            assert index.search(query) == expected
+            index.swap(task, segment)
+            assert index.search(query) == expected
+            built += 1
+        assert built
+
+
+def test_an_index_that_was_opened_from_its_files_takes_appends(tmp_path: Path) -> None:
+    """FAISS aborts the process when a memory-mapped index is added to; others lost what came after a restart."""
+    for start in range(0, 100, 10):
+        index = PartitionIndex.open(tmp_path, SETTINGS)
+        assert len(index.search(IndexQuery(VECTOR, 1000))) == start
+        index.append(run_of([IndexRecord(n, n, (n,)) for n in range(start, start + 10)], start + 10, SETTINGS))
+        build_all(index)
+        assert len(index.search(IndexQuery(VECTOR, 1000))) == start + 10
+        index.close()
+
+
+def test_what_retention_removed_is_found_by_no_way_of_asking() -> None:
+    """Old vectors never went away: FAISS HNSW cannot delete, other engines had no expiry."""
+    with topic_of([(0, b"k", b'{"n": %d}' % n, (n % 12,)) for n in range(80)], 10) as topic:
+        topic.indexes[0].drop_below(33)
+        for exact in (False, True):
+            for mode in ("vector", "text", "hybrid"):
+                for condition in (None, '{"key": {"eq": "k"}}', '{"must_not": [{"path": "$.n", "eq": 50}]}'):
+                    rows, _ = topic.search(
+                        mode=mode, exact=exact, filter=condition, limit=1000, queries=[{"text": "disk errors"}]
+                    )
+                    assert rows
+                    assert min(row[1] for row in rows) >= 33
+
+
+def test_the_largest_dot_product_comes_first(tmp_path: Path) -> None:
+    """Scores were negated per partition and sorted the other way round afterwards: the worst half was returned."""
+    settings = IndexSettings(6, metric="dot", growing_rows_max=10, exact_matches_max=5)
+    records = [IndexRecord(n, n, (n,)) for n in range(60)]
+    index = PartitionIndex.open(tmp_path, settings)
+    for start in range(0, 60, 10):
+        index.append(run_of(records[start : start + 10], start + 10, settings))
+        build_all(index)
+    products = sorted((float(content_vector(n, 6) @ VECTOR) for n in range(60)), reverse=True)
+    found = [hit.similarity for hit in index.search(IndexQuery(VECTOR, 10))]
+    assert found == pytest.approx(products[:10], abs=1e-2)
+    index.close()
