@@ -21,7 +21,7 @@ from vector.extract import content_hash
 FORMATS = ("tei", "ollama", "cohere", "voyage", "texts")
 SERVERS = ("openai:m", *(f"http:{name}" for name in FORMATS))
 MODEL = "all-MiniLM-L6-v2"
-TIMEOUT_MS = 500
+TIMEOUT_MS = 1500
 
 Open = Callable[..., Embedder]
 
