@@ -9,7 +9,7 @@ MODEL := .models/all-MiniLM-L6-v2/model.int8.onnx
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run demo test check format compat oracle crash chain copier faults fuzz bench bench-kafka bench-vectors bench-backends bench-recall openapi stubs wheel clean
+.PHONY: help run demo test check format compat oracle crash chain copier faults fuzz bench bench-kafka bench-vectors bench-backends bench-recall bench-freshness openapi stubs wheel clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ openapi: $(READY) ## CASES generated HTTP requests (10,000): only documented ans
 
 stubs: $(READY) ## generate the gRPC messages and stubs from their .proto
 	@$(BIN)/python scripts/generate_grpc.py
+
+bench-freshness: $(READY) $(MODEL) ## freshness second by second at half load, over a seal, a merge and a restart
+	@$(BIN)/python -m benchmarks.freshness
 
 bench-vectors: $(READY) ## searches beside embedded vector databases, on the same vectors
 	@test -x .venv-vectors/bin/python || $(PYTHON) -m venv .venv-vectors

@@ -1,6 +1,7 @@
 """Start and stop the brokers that are measured, each pinned to one core, and read the CPU seconds they used."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -65,11 +66,15 @@ def prewarm(directory: Path, size_bytes: int) -> None:
 
 
 def start_senselog(
-    directory: Path, settings: Sequence[str] = (), *, pin: bool = True
+    directory: Path, settings: Sequence[str] = (), *, pin: bool = True, places: Broker | None = None
 ) -> tuple["subprocess.Popen[str]", Broker]:
-    """A Senselog on the data directory, ready; `settings` are `key=value` of its configuration. RuntimeError with its log if not."""
+    """A Senselog on the data directory, ready; `settings` are `key=value` of its configuration. RuntimeError with its log if not.
+
+    `places`: where one was that is started again."""
     command = [sys.executable, "-m", "senselog", "serve", "--data-dir", str(directory)]
-    command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
+    listeners = (places.bootstrap, places.http, places.grpc) if places else ()
+    for name, place in itertools.zip_longest(("--listen", "--http", "--grpc"), listeners):
+        command += [name, place or "127.0.0.1:0"]
     for setting in settings:
         command += ["--set", setting]
     with (directory / "log").open("ab") as log:
@@ -80,11 +85,11 @@ def start_senselog(
         process.kill()
         process.wait()
         raise RuntimeError(f"senselog did not start: {line}{(directory / 'log').read_text()[-2000:]}")
-    places = dict(part.split("=", 1) for part in line.split()[2:])
+    at = dict(part.split("=", 1) for part in line.split()[2:])
     if pin:
         for thread in psutil.Process(process.pid).threads():
             os.sched_setaffinity(thread.id, {last_core()})
-    return process, Broker("senselog", places["kafka"], process.pid, places.get("http"), places.get("grpc"))
+    return process, Broker("senselog", at["kafka"], process.pid, at.get("http"), at.get("grpc"))
 
 
 def stop_senselog(process: "subprocess.Popen[str]") -> None:

@@ -32,6 +32,7 @@ from vector.index.segment_files import (
     segment_name,
 )
 from vector.index.settings import HASH_BYTES, Counts, IndexSettings
+from vector.priority import at_lowest_priority
 
 SAMPLE_QUERIES = 100
 RECALL_WANTED = 0.995
@@ -85,8 +86,8 @@ def build(
     trust: tuple[Trust, ...] = ()
     recall = 1.0
     if nodes > settings.exact_matches_max:  # below, every search is exact: a graph would never be read
-        graph = build_graph(vectors, settings)
-        trust, recall = calibrate(graph, vectors, settings)
+        graph = at_lowest_priority(lambda: build_graph(vectors, settings))
+        trust, recall = at_lowest_priority(lambda: calibrate(graph, vectors, settings))
         if trust:
             files.append(write_faiss(directory / (name + GRAPH_SUFFIX), graph))
     header = _header(identity, sources, merged.data.columns, settings, trust, recall, files)
@@ -212,6 +213,7 @@ def build_graph(vectors: Any, settings: IndexSettings) -> Any:
     else:
         codes = faiss.ScalarQuantizer.QT_8bit if settings.storage == "sq8" else faiss.ScalarQuantizer.QT_fp16
         graph = faiss.IndexHNSWSQ(settings.dimensions, codes, settings.hnsw_m, metric)
+    cap_faiss_threads()
     graph.hnsw.efConstruction = settings.ef_construction
     rows = vectors.reconstruct_n(0, vectors.ntotal)
     graph.train(rows)
@@ -227,6 +229,7 @@ def calibrate(graph: Any, vectors: Any, settings: IndexSettings) -> tuple[tuple[
     three kinds of queries: near a row, between two rows, and anywhere in the span of some rows. A kind for which no width
     serves ends the list: queries as far as that are answered exactly.
     """
+    cap_faiss_threads()
     random = np.random.default_rng(vectors.ntotal)
     trust: list[Trust] = []
     first_recall = 0.0

@@ -1,6 +1,5 @@
-"""The builder: one low-priority thread that seals and merges for all indexes of a worker, off the search path."""
+"""The builder: one thread that seals and merges for all indexes of a worker, off the search path; its long calls run at the lowest priority."""
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -9,7 +8,6 @@ from vector.index.build import Built
 from vector.index.files import DamagedFile
 from vector.index.partition_index import BuildTask, PartitionIndex
 
-LOWEST_PRIORITY = 19
 CLOSE_TIMEOUT_S = 1.0
 """A graph under construction cannot be interrupted; the thread is a daemon and its files are removed at the next open."""
 
@@ -59,7 +57,6 @@ class Builder:
             self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)  # on Linux: of this thread alone
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._tasks) or self._closed)
