@@ -57,6 +57,10 @@ GC_YOUNG_THRESHOLD = 20_000
 # measured). M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD of mallopt(3), in bytes.
 MALLOC_OPTIONS = ((-3, 32 << 20), (-1, 512 << 20), (-2, 16 << 20))
 
+NOTHING_TO_RESTORE = (
+    "the data directory was empty: a new broker without topics. The object store keeps search indexes, not logs: with the logs and "
+    "meta.msgpack from a backup their indexes come back from there; indexes of other topics are left where they are"
+)
 logger = structlog.get_logger(__name__)
 
 
@@ -111,6 +115,8 @@ class Broker:
         if logs.loss is not None:
             logger.warning(logs.loss)
         store = MetaStore.open(Path(config.data_dir), file_system)
+        if store.created and config.storage_objects_url:
+            logger.warning(NOTHING_TO_RESTORE, data_dir=str(config.data_dir), objects=config.storage_objects_url)
         read_ahead = ReadAhead(post)
         undo.callback(read_ahead.close)
         return Services(

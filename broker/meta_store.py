@@ -63,6 +63,8 @@ class MetaStore:
         self._path = path
         self._file_system = file_system
         self.metadata = metadata
+        self.created = False
+        """Whether the directory had none: it is a new broker's, or one that has lost everything."""
 
     @classmethod
     def open(cls, directory: Path, file_system: FileSystem) -> Self:
@@ -78,6 +80,7 @@ class MetaStore:
             return cls(path, file_system, _decode(_read(path, file_system), path))
         store = cls(path, file_system, Metadata(_new_cluster_id(file_system)))
         store.replace()
+        store.created = True
         return store
 
     def replace(self, **changes: Any) -> None:

@@ -259,6 +259,29 @@ async def test_a_broker_without_its_index_gets_it_back_without_embedding_again(
         broker.end()
 
 
+async def test_an_empty_data_directory_is_a_new_brokers_and_says_so(tmp_path: Path) -> None:
+    """Logs are not in the store. What lies there of topics that this broker does not know may be another's: it stays."""
+    url = (tmp_path / "bucket").as_uri()
+    foreign = f"{TOPIC_ID.hex()}/1/{FILE}"
+    ObjectStore(url).put(foreign, b"{}")
+    broker = BrokerProcess(tmp_path, f"storage.objects.url={url}", "storage.sync=os")
+    broker.start()
+    try:
+        assert broker.log().count("not logs") == 1
+        http = f"http://{broker.http}/v1/topics"
+        config = {"vector.enabled": True, "vector.embedding.model": "hashing:32"}
+        httpx.post(http, json={"name": "logs", "configs": config}, timeout=30).raise_for_status()
+        httpx.post(f"{http}/logs/records", json={"records": [{"value": "one"}]}, timeout=60).raise_for_status()
+        question = {"query": "one", "consistency": {"level": "latest", "wait_ms": 60_000}}
+        assert len(await until(lambda: searched(http, question)) or []) == 1
+        broker.stop()
+        broker.start()
+        assert broker.log().count("not logs") == 1, "the directory is not empty any more"
+        assert ObjectStore(url).get(foreign) == b"{}"
+    finally:
+        broker.end()
+
+
 SEALED_AND_MORE = 15_000
 
 
