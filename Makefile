@@ -9,7 +9,7 @@ MODEL := .models/all-MiniLM-L6-v2/model.int8.onnx
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run demo test check format compat oracle crash chain copier faults fuzz bench bench-kafka bench-vectors bench-backends bench-recall bench-freshness openapi stubs wheel clean
+.PHONY: help run demo test check format compat oracle crash chain copier faults fuzz bench bench-kafka bench-vectors bench-backends bench-recall bench-freshness bench-million openapi stubs wheel clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -105,6 +105,9 @@ bench-backends: $(READY) $(MODEL) ## the local model beside torch: texts per sec
 
 bench-recall: $(READY) ## recall@10 of every filter, selectivity and state of a log, against exact search
 	@$(BIN)/python -m benchmarks.filtered_recall
+
+bench-million: $(READY) ## a million vectors that a producer sends: build, memory, search by ten clients, restart
+	@$(BIN)/python -m benchmarks.vector_scale
 
 wheel: $(READY) ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .

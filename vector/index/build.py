@@ -14,7 +14,7 @@ from vector.index.columns import Columns, distinct, group_by_node, postings_at, 
 from vector.index.fields import Fields
 from vector.index.fields import encode as encode_fields
 from vector.index.fields import merge as merge_fields
-from vector.index.files import FileReference, sync_directory, sync_file, write_durable, write_faiss
+from vector.index.files import FileReference, read_faiss, sync_directory, sync_file, write_durable, write_faiss
 from vector.index.growing import GrowingSegment
 from vector.index.query import NO_LIMIT
 from vector.index.sealed import SealedSegment
@@ -36,12 +36,18 @@ from vector.priority import at_lowest_priority
 
 SAMPLE_QUERIES = 100
 RECALL_WANTED = 0.995
+BELIEVED_MIN = 0.8
+"""Of the queries, that a width must serve; the others are asked again with a larger one."""
 MIXTURES = ((1.0, 0.3), (1.0, 1.0), (-1.0,) * 8)
 WIDTHS_TRIED = (64, 128, 256, 512, 1024)
 DEPTHS_TRIED = (10, 20, 40, 80, 160, 320)
 COPY_ROWS = 4096
+RECALL_LOST_MAX = 0.05
+"""Of the sampled recall, when vectors are added to a graph: more says that they are of another kind than those it was made of."""
 
 Source = GrowingSegment | SealedSegment
+Levels = tuple[tuple[int, int], ...]
+"""See `Trust`."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -86,8 +92,7 @@ def build(
     trust: tuple[Trust, ...] = ()
     recall = 1.0
     if nodes > settings.exact_matches_max:  # below, every search is exact: a graph would never be read
-        graph = at_lowest_priority(lambda: build_graph(vectors, settings))
-        trust, recall = at_lowest_priority(lambda: calibrate(graph, vectors, settings))
+        graph, trust, recall = at_lowest_priority(lambda: _graph(directory, sources, merged, vectors, settings))
         if trust:
             files.append(write_faiss(directory / (name + GRAPH_SUFFIX), graph))
     header = _header(identity, sources, merged.data.columns, settings, trust, recall, files)
@@ -204,20 +209,43 @@ def _write_texts(directory: Path, name: str, sources: Sequence[Source], places: 
     return references
 
 
+def _graph(
+    directory: Path, sources: Sequence[Source], merged: _Merged, vectors: Any, settings: IndexSettings
+) -> tuple[Any, tuple[Trust, ...], float]:
+    """A graph over all vectors with how far it can be believed: that of the first source with the others' vectors added, where all of
+    its nodes go on and it finds hardly less then; else a new one."""
+    cap_faiss_threads()
+    first = sources[0]
+    if isinstance(first, SealedSegment) and first.graph_trust and len(merged.places[0]) == first.node_count:
+        graph = read_faiss(directory / (segment_name(first.identity) + GRAPH_SUFFIX), mapped=False)
+        if first.header.storage == settings.storage and graph.hnsw.nb_neighbors(1) == settings.hnsw_m:
+            graph.hnsw.efConstruction = settings.ef_construction
+            graph.add(vectors.reconstruct_n(graph.ntotal, vectors.ntotal - graph.ntotal))
+            trust, recall = calibrate(graph, vectors, settings)
+            if trust and recall >= first.header.recall - RECALL_LOST_MAX:
+                return graph, trust, recall
+    graph = build_graph(vectors, settings)
+    return graph, *calibrate(graph, vectors, settings)
+
+
 def build_graph(vectors: Any, settings: IndexSettings) -> Any:
     """HNSW over all rows of a flat index, added in one call: FAISS then inserts them in random order, which a log, whose
     neighbours in time are neighbours in meaning, needs."""
+    graph = _new_graph(settings)
+    rows = vectors.reconstruct_n(0, vectors.ntotal)
+    graph.train(rows)
+    graph.add(rows)
+    return graph
+
+
+def _new_graph(settings: IndexSettings) -> Any:
     metric = faiss.METRIC_L2 if settings.metric == "l2" else faiss.METRIC_INNER_PRODUCT
     if settings.storage == "fp32":
         graph = faiss.IndexHNSWFlat(settings.dimensions, settings.hnsw_m, metric)
     else:
         codes = faiss.ScalarQuantizer.QT_8bit if settings.storage == "sq8" else faiss.ScalarQuantizer.QT_fp16
         graph = faiss.IndexHNSWSQ(settings.dimensions, codes, settings.hnsw_m, metric)
-    cap_faiss_threads()
     graph.hnsw.efConstruction = settings.ef_construction
-    rows = vectors.reconstruct_n(0, vectors.ntotal)
-    graph.train(rows)
-    graph.add(rows)
     return graph
 
 
@@ -226,22 +254,24 @@ def calibrate(graph: Any, vectors: Any, settings: IndexSettings) -> tuple[tuple[
 
     A graph finds the first few neighbours and then, where the data lies in clusters, others than the true ones; and it finds
     less for a query that is far from all data. Both are properties of the data, so they are measured, against exact search, with
-    three kinds of queries: near a row, between two rows, and anywhere in the span of some rows. A kind for which no width
-    serves ends the list: queries as far as that are answered exactly.
+    three kinds of queries: near a row, between two rows, and anywhere in the span of some rows. A query may lie between two kinds, so
+    the farther one is believed only as deep as the nearer one too: near one cluster, what is behind it is hard to find, between two
+    clusters it is not asked for. A kind for which no width serves ends the list: queries as far as that are answered exactly.
     """
-    cap_faiss_threads()
     random = np.random.default_rng(vectors.ntotal)
     trust: list[Trust] = []
     first_recall = 0.0
     for number, mixture in enumerate(MIXTURES):
         queries = _sample_queries(vectors, mixture, random)
         scores, truth = vectors.search(queries, min(DEPTHS_TRIED[-1], vectors.ntotal))
-        levels, recall = _levels(graph, queries, truth, settings.ef_search)
+        near = closeness(scores[:, 0], queries, settings.metric)
+        least = float(np.percentile(near, 5))
+        levels, recall = _levels(graph, queries, truth, least, settings)
         first_recall = recall if number == 0 else first_recall
+        levels = _both(levels, trust[-1].levels) if trust else levels
         if not levels:
             break
-        near = closeness(scores[:, 0], queries, settings.metric)
-        trust.append(Trust(float(np.percentile(near, 5)), levels))
+        trust.append(Trust(least, levels))
     return tuple(trust), first_recall
 
 
@@ -255,16 +285,38 @@ def _sample_queries(vectors: Any, mixture: tuple[float, ...], random: np.random.
     return np.ascontiguousarray(queries / np.float32(np.sqrt(sum(weight * weight for weight in mixture))))
 
 
-def _levels(graph: Any, queries: Float32, truth: Int64, ef_search: int) -> tuple[tuple[tuple[int, int], ...], float]:
+def _levels(
+    graph: Any, queries: Float32, truth: Int64, closeness_min: float, settings: IndexSettings
+) -> tuple[Levels, float]:
+    """By those queries for which something as close as that is found: a search asks again where it is not, so that a walk that ends
+    in the wrong cluster costs time, not hits. And recall of all queries at the first width."""
     levels: list[tuple[int, int]] = []
     first_recall: float | None = None
-    for width in (ef_search, *(width for width in WIDTHS_TRIED if width > ef_search)):
-        _, found = graph.search(queries, width, params=faiss.SearchParametersHNSW(efSearch=width))
-        depth, recall = _believable_depth(truth, found)
-        first_recall = recall if first_recall is None else first_recall
+    for width in (settings.ef_search, *(width for width in WIDTHS_TRIED if width > settings.ef_search)):
+        scores, found = graph.search(queries, width, params=faiss.SearchParametersHNSW(efSearch=width))
+        if first_recall is None:
+            first_recall = _believable_depth(truth, found)[1]
+        believed = closeness(scores[:, 0], queries, settings.metric) >= closeness_min
+        if np.count_nonzero(believed) < BELIEVED_MIN * len(queries):
+            continue
+        depth = _believable_depth(truth[believed], found[believed])[0]
         if depth > (levels[-1][1] if levels else 0):
             levels.append((width, depth))
     return tuple(levels), first_recall or 0.0
+
+
+def _both(levels: Levels, others: Levels) -> Levels:
+    """Down to which depth each width serves according to both."""
+    common: list[tuple[int, int]] = []
+    for width in sorted({width for width, _ in (*levels, *others)}):
+        depth = min(_depth_at(levels, width), _depth_at(others, width))
+        if depth > (common[-1][1] if common else 0):
+            common.append((width, depth))
+    return tuple(common)
+
+
+def _depth_at(levels: Levels, width: int) -> int:
+    return max((depth for least, depth in levels if least <= width), default=0)
 
 
 def _believable_depth(truth: Int64, found: Int64) -> tuple[int, float]:

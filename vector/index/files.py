@@ -121,13 +121,13 @@ def sync_file(directory: Path, name: str) -> FileReference:
     return FileReference(name, len(data), checksum(data))
 
 
-def read_faiss(path: Path) -> Any:
-    """Opens a FAISS index memory-mapped: codes and neighbours stay in the page cache, not on the heap.
+def read_faiss(path: Path, *, mapped: bool = True) -> Any:
+    """Opens a FAISS index memory-mapped: codes and neighbours stay in the page cache, not on the heap; else a copy of one's own.
 
     IO_FLAG_MMAP_IFC is the flag that works for HNSW and flat codes (research/vector-search.md 5.8). Never call `add` on
     the result: it aborts the process. Verify the checksum first: FAISS trusts what it reads.
     """
-    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
 
 
 def map_file(path: Path) -> memoryview:

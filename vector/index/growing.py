@@ -225,7 +225,10 @@ class GrowingView:
 
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
         nodes = np.flatnonzero(mask) if mask is not None else np.arange(len(self._vectors))
-        rows = self._vectors if mask is None else self._vectors[nodes]
+        contiguous = (
+            len(nodes) > 0 and nodes[-1] - nodes[0] == len(nodes) - 1
+        )  # as of an offset range: nothing is copied
+        rows = self._vectors[nodes[0] : nodes[-1] + 1] if contiguous else self._vectors[nodes]
         return best(rough_scores(rows, vector, self._metric), nodes, wanted, vector, self._metric)
 
     def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:

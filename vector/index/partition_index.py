@@ -430,6 +430,7 @@ class PartitionIndex:
             postings=segment.posting_count,
             dead=dead,
             age_s=0.0 if since is None else self._monotonic() - since,
+            graph=isinstance(segment, SealedSegment) and bool(segment.graph_trust),
         )
 
     def _take_identity(self) -> int:

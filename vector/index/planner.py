@@ -6,14 +6,15 @@ from typing import Literal
 
 from vector.index.settings import POSTINGS_PER_ROW_MAX, IndexSettings
 
-MERGE_MIN = 4
-"""Neighbours merged at a time: each vector is rebuilt log4(160k / 10k) = 2 times."""
+MERGE_MIN = 8
+"""Neighbours merged at a time. Until then they are scanned, 0.022 ms for 1,000 vectors: at most 2 ms."""
 DEAD_FRACTION_MAX = 0.2
 
 
 @dataclass(slots=True, frozen=True)
 class SegmentFacts:
-    """What planning needs to know of a segment. `dead`: postings of records that the log has no more; `age_s`: since the first append."""
+    """What planning needs to know of a segment. `dead`: postings of records that the log has no more; `age_s`: since the first append;
+    `graph`: whether it has one, to which a build adds what follows instead of making a new one."""
 
     identity: int
     kind: Literal["growing", "frozen", "sealed"]
@@ -23,6 +24,7 @@ class SegmentFacts:
     postings: int
     dead: int = 0
     age_s: float = 0.0
+    graph: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -56,7 +58,19 @@ def next_plan(segments: Sequence[SegmentFacts], settings: IndexSettings) -> Plan
     for segment in segments:
         if segment.kind == "sealed" and DEAD_FRACTION_MAX * segment.postings < segment.dead:
             return Plan("rebuild", (segment.identity,))
-    return _merge_plan([s for s in segments if s.kind == "sealed"], settings)
+    sealed = [segment for segment in segments if segment.kind == "sealed"]
+    return _extension_plan(sealed, settings) or _merge_plan(sealed, settings)
+
+
+def _extension_plan(sealed: Sequence[SegmentFacts], settings: IndexSettings) -> Plan | None:
+    """A graph and the first `MERGE_MIN` segments behind it, where they have none: so that each vector goes into a graph once."""
+    for first in range(len(sealed) - MERGE_MIN):
+        graph, *others = sealed[first : first + 1 + MERGE_MIN]
+        if not graph.graph or graph.dead or any(segment.graph for segment in others):
+            continue
+        if graph.nodes + sum(segment.nodes for segment in others) <= settings.segment_rows_max:
+            return Plan("merge", tuple(segment.identity for segment in (graph, *others)))
+    return None
 
 
 def _merge_plan(sealed: Sequence[SegmentFacts], settings: IndexSettings) -> Plan | None:

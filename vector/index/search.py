@@ -116,9 +116,10 @@ def search(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[Ca
 def nearest(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[Found]:
     """The min(limit, matches) most similar records over all parts, in order; fewer when `min_similarity` cuts."""
     cap_faiss_threads()
-    found: list[Found] = []
-    for part in parts:
-        found += _search_segment(part, query, vector)
+    if query.collapse or any(part.view.columns.chunked for part in parts):
+        found = [hit for part in parts for hit in _search_segment(part, query, vector)]
+    else:
+        found = _search_together(parts, query, vector)
     found.sort(key=lambda hit: hit.order)
     if query.min_similarity is not None and not math.isnan(query.min_similarity):
         least = query.min_similarity
@@ -140,6 +141,23 @@ def first_distinct(found: list[Found], limit: int, *, collapse: bool) -> list[Fo
         if len(chosen) == limit:
             break
     return chosen
+
+
+def _search_together(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[Found]:
+    """Where each node has records of its own: only the nodes that are among the best of all parts are looked up."""
+    asked = []
+    for part in parts:
+        nodes = _nearest(part, min(query.limit, part.matching.nodes), query, vector)
+        asked.append((part, nodes, similarities(part.view.rows(nodes), vector, part.settings.metric)))
+    scores = np.concatenate([scores for _, _, scores in asked]) if asked else np.empty(0, dtype=np.float32)
+    last = len(scores) - query.limit
+    floor = np.partition(scores, last)[last] if last > 0 else -np.inf
+    found: list[Found] = []
+    for part, nodes, of_part in asked:
+        kept = of_part >= floor
+        if kept.any():
+            found += expand(part, nodes[kept], of_part[kept], query.limit, collapse=False)
+    return found
 
 
 def _search_segment(part: Part, query: IndexQuery, vector: Float32) -> list[Found]:

@@ -2,6 +2,7 @@
 
 import queue
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from vector.index.query import IndexQuery
 from vector.index.settings import IndexSettings
 
 SETTINGS = IndexSettings(6, growing_rows_max=100, segment_rows_max=1000, seal_rows_min=10, seal_after_s=60.0)
+
+
+RECORDS = 10 * MERGE_MIN
 
 
 def facts(identity: int, nodes: int, kind: str = "sealed", dead: int = 0) -> SegmentFacts:
@@ -38,9 +42,36 @@ def test_merging_ends_with_few_segments_and_rebuilds_little(sizes: list[int]) ->
         segments[places[0] : places[-1] + 1] = [facts(places[0] + 1000 * rebuilt, total)]
     assert rebuilt <= sum(sizes) * 10
     small = [segment.nodes for segment in segments]
-    for first in range(len(small) - 3):
-        window = small[first : first + 4]
+    for first in range(len(small) - MERGE_MIN + 1):
+        window = small[first : first + MERGE_MIN]
         assert sum(window) > SETTINGS.segment_rows_max or 2 * max(window) > sum(window)
+
+
+@given(st.integers(1, 200), st.integers(1, 30))
+def test_each_vector_goes_into_a_graph_once(segments_sealed: int, rows: int) -> None:
+    """Of a log that only grows: segments without a graph are added to the one before them, until that is as large as may be."""
+    segments: list[SegmentFacts] = []
+    inserted = written = 0
+    for number in range(segments_sealed):
+        segments.append(facts(number, rows))
+        while (plan := next_plan(segments, SETTINGS)) is not None:
+            merged = [segment for segment in segments if segment.identity in plan.sources]
+            first, total = segments.index(merged[0]), sum(segment.nodes for segment in merged)
+            inserted += total - (merged[0].nodes if merged[0].graph else 0)
+            written += total
+            segments[first : first + len(merged)] = [replace(merged[0], nodes=total, postings=total, graph=True)]
+            assert total <= SETTINGS.segment_rows_max
+    assert inserted <= segments_sealed * rows
+    assert written <= segments_sealed * rows * (SETTINGS.segment_rows_max / (MERGE_MIN * rows) + 1)
+    assert sum(not segment.graph for segment in segments) < 2 * MERGE_MIN
+
+
+def test_a_graph_with_dead_rows_is_not_added_to() -> None:
+    behind = [facts(number, 10) for number in range(2, 2 + MERGE_MIN)]
+    graph = replace(facts(1, 500), graph=True)
+    assert next_plan([graph, *behind], SETTINGS).sources[0] == 1
+    assert next_plan([replace(graph, dead=1), *behind], SETTINGS).sources[0] == 2
+    assert next_plan([replace(graph, nodes=990), *behind], SETTINGS).sources[0] == 2
 
 
 def test_sealing_comes_first_and_dead_rows_are_rebuilt() -> None:
@@ -74,7 +105,7 @@ class Owner:
 def filled(directory: Path, monotonic: Callable[[], float] = lambda: 0.0) -> PartitionIndex:
     settings = IndexSettings(6, growing_rows_max=10, exact_matches_max=5)
     index = PartitionIndex.open(directory, settings, monotonic=monotonic)
-    for start in range(0, 40, 10):
+    for start in range(0, RECORDS, 10):
         index.append(run_of([Record(o, o, (o * 3,)) for o in range(start, start + 10)], start + 10, settings))
     return index
 
@@ -83,17 +114,17 @@ def test_the_builder_seals_and_merges_while_everything_stays_found(tmp_path: Pat
     index = filled(tmp_path)
     everything = IndexQuery(np.ones(6, dtype=np.float32), limit=100)
     before = index.search(everything)
-    assert len(before) == 40
+    assert len(before) == RECORDS
     owner, swapped = Owner(), []
     builder = Builder(owner.posted.put, swapped.append)
     assert builder.submit(index)
     assert not builder.submit(index)  # one task at a time
-    for _ in range(5):  # four seals, one merge
+    for _ in range(MERGE_MIN + 1):  # the seals, one merge
         assert index.search(everything) == before
         owner.run_one()
     assert [segment["kind"] for segment in index.status()["segments"]] == ["sealed", "growing"]
     assert index.search(everything) == before
-    assert len(swapped) == 5
+    assert len(swapped) == MERGE_MIN + 1
     builder.close()
     index.close()
 

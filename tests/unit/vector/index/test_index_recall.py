@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks.index_recall import clustered, load, measure, records
+from vector.index import build
 from vector.index.partition_index import PartitionIndex
+from vector.index.planner import MERGE_MIN
 from vector.index.settings import IndexSettings
 
 
@@ -40,6 +42,33 @@ def test_graphs_were_used(loaded: tuple[PartitionIndex, np.ndarray, np.ndarray])
     before = index.status()["searches"]["graph"]
     measure(index, rows, contents, 1.0, 30)
     assert index.status()["searches"]["graph"] > before
+
+
+def test_a_graph_that_was_added_to_finds_as_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a log whose meaning changes as it grows, in which what is added to a graph is always something new."""
+    made: list[int] = []
+    make = build.build_graph
+    monkeypatch.setattr(build, "build_graph", lambda vectors, settings: (made.append(1), make(vectors, settings))[1])
+    random = np.random.default_rng(3)
+    rows = clustered(MERGE_MIN * 2000, 48, 0.5, random)
+    contents = records(len(rows), 0.0, random)
+    settings = IndexSettings(48, growing_rows_max=1000, exact_matches_max=1000)
+    index = PartitionIndex.open(tmp_path, settings)
+    load(index, rows, contents)
+    segments = index.status()["segments"]
+    assert [segment["vectors"] for segment in segments] == [len(rows), 0]
+    assert len(made) == 1
+    for selectivity in (1.0, 0.5, 0.1):
+        assert measure(index, rows, contents, selectivity, 60)["recall_at_10"] >= 0.98
+    index.close()
+
+
+def test_a_farther_kind_of_query_is_believed_no_deeper_than_a_nearer_one() -> None:
+    """One near a cluster and far enough to count as between two was, and half of what a filter left of it was wrong."""
+    near, far = ((128, 40), (256, 80), (1024, 160)), ((512, 160),)
+    assert build._both(far, near) == ((512, 80), (1024, 160))
+    assert build._both(((64, 320),), near) == near
+    assert build._both((), near) == ()
 
 
 def test_a_sealed_vector_costs_at_most_700_bytes_of_memory_at_384_dimensions(tmp_path: Path) -> None:
