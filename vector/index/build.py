@@ -213,10 +213,14 @@ def _graph(
     directory: Path, sources: Sequence[Source], merged: _Merged, vectors: Any, settings: IndexSettings
 ) -> tuple[Any, tuple[Trust, ...], float]:
     """A graph over all vectors with how far it can be believed: that of the first source with the others' vectors added, where all of
-    its nodes go on and it finds hardly less then; else a new one."""
+    its nodes go on in their order (records that are gone change it) and it finds hardly less then; else a new one."""
     cap_faiss_threads()
     first = sources[0]
-    if isinstance(first, SealedSegment) and first.graph_trust and len(merged.places[0]) == first.node_count:
+    if (
+        isinstance(first, SealedSegment)
+        and first.graph_trust
+        and np.array_equal(merged.places[0], np.arange(first.node_count))
+    ):
         graph = read_faiss(directory / (segment_name(first.identity) + GRAPH_SUFFIX), mapped=False)
         if first.header.storage == settings.storage and graph.hnsw.nb_neighbors(1) == settings.hnsw_m:
             graph.hnsw.efConstruction = settings.ef_construction

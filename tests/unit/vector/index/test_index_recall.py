@@ -1,6 +1,7 @@
 """Recall against an exact scan, on clusters stored in cluster order: the case in which a filtered graph lies."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from benchmarks.index_recall import clustered, load, measure, records
 from vector.index import build
 from vector.index.partition_index import PartitionIndex
 from vector.index.planner import MERGE_MIN
+from vector.index.query import IndexQuery
 from vector.index.settings import IndexSettings
 
 
@@ -60,6 +62,28 @@ def test_a_graph_that_was_added_to_finds_as_much(tmp_path: Path, monkeypatch: py
     assert len(made) == 1
     for selectivity in (1.0, 0.5, 0.1):
         assert measure(index, rows, contents, selectivity, 60)["recall_at_10"] >= 0.98
+    index.close()
+
+
+def test_texts_whose_first_records_retention_removed_are_found_by_the_graph(tmp_path: Path) -> None:
+    """Of a few texts repeated for long, then others: all nodes outlive the rebuild, but those texts' nodes come in another order."""
+    random = np.random.default_rng(5)
+    rows = clustered(3000, 48, 0.5, random)
+    hot = np.arange(16)
+    repeated = np.tile(hot, 100)
+    contents = np.concatenate([repeated, hot[::-1], np.arange(len(hot), len(rows))])
+    settings = IndexSettings(48, growing_rows_max=2500, exact_matches_max=500)
+    index = PartitionIndex.open(tmp_path, settings)
+    load(index, rows, contents)
+    index.drop_below(len(repeated))
+    while (task := index.plan()) is not None:
+        assert task.plan.reason == "rebuild"
+        index.swap(task, index.build(task))
+    before = index.status()["searches"]["graph"]
+    for row in rows[hot]:
+        query = IndexQuery(row, limit=10)
+        assert index.search(query)[0] == index.search(replace(query, exact=True))[0]
+    assert index.status()["searches"]["graph"] > before
     index.close()
 
 
