@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.unit.vector.index.model import Record, run_of
@@ -47,6 +48,7 @@ def test_merging_ends_with_few_segments_and_rebuilds_little(sizes: list[int]) ->
         assert sum(window) > SETTINGS.segment_rows_max or 2 * max(window) > sum(window)
 
 
+@hypothesis_settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 30))
 def test_each_vector_goes_into_a_graph_once(segments_sealed: int, rows: int) -> None:
     """Of a log that only grows: segments without a graph are added to the one before them, until that is as large as may be."""
