@@ -2,9 +2,9 @@
 
     python -m benchmarks.freshness [--seconds 60] [--share 0.5]
 
-A log of 39,000 records with vectors of their own is there before: three sealed segments, and a growing one that is full soon. Then
-distinct texts arrive at `share` of what the model can embed, the fourth seal comes, with it the merge of four, and later a restart
-of the broker (SIGTERM), while probes produce a record and search until exactly that one is found.
+A log of 79,000 records with vectors of their own is there before: one sealed segment too few for a merge, and a growing one that is
+full soon. Then distinct texts arrive at `share` of what the model can embed, a seal comes, with it the merge of all, and later a
+restart of the broker (SIGTERM), while probes produce a record and search until exactly that one is found.
 """
 
 import argparse
@@ -29,10 +29,11 @@ from benchmarks import librdkafka
 from benchmarks.brokers import Broker, start_senselog, stop_senselog
 from benchmarks.loads import percentile
 from benchmarks.search_path import status, wait_indexed
+from vector.index.planner import MERGE_MIN
 
 TOPIC = "freshness"
 DIMENSIONS = 384
-SEALED, GROWING = 30_000, 9_000
+SEALED, GROWING = (MERGE_MIN - 1) * 10_000, 9_000
 CAPACITY_TEXTS = 2_000
 PROBES = 4
 PROBE_PAUSE_S = 0.05
