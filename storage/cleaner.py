@@ -17,11 +17,12 @@ from protocol.record_keys import read_keys
 from storage.aborted_transactions import AbortedTransaction, AbortedTransactions
 from storage.clock import Clock
 from storage.compacted_segment import CompactedSegment, remove_staged
-from storage.compaction import CompactionPlan, group_segments, plan_compaction, tail_closes_segment
+from storage.compaction import CompactionPlan, group_segments, plan_compaction
 from storage.compaction_filter import CompactedTransactions, CompactionFilter, ProducerEnds
 from storage.config import LogConfig, StorageConfig
 from storage.errors import StorageFailure
 from storage.file_system import FileSystem
+from storage.flush_plan import tail_closes_segment
 from storage.log import LogServices, PartitionLog
 from storage.offset_map import OffsetMap
 from storage.segment import BATCH_HEADER_BYTES, Segment, open_log

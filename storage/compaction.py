@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from storage.config import LogConfig
 from storage.segment import Segment
-from storage.tail import Tail
 
 _RELATIVE_OFFSET_MAX = (1 << 31) - 1
 
@@ -53,20 +52,6 @@ def plan_compaction(
     if ratio <= config.min_cleanable_dirty_ratio and not overdue:
         return None
     return CompactionPlan(tuple(cleanable), max(cleaned_offset, dirty[0].base_offset), ratio)
-
-
-def tail_closes_segment(segments: Sequence[Segment], tail: Tail, config: LogConfig) -> bool:
-    """Whether the log has one more closed segment, to be compacted, once its tail is in segments."""
-    if not len(tail):
-        return False
-    if segments and segments[-1].sealed:
-        return True
-    size, first_timestamp = tail.end_position - tail.start_position, tail.max_timestamps[0]
-    if segments:
-        size += segments[-1].size
-        if segments[-1].first_timestamp >= 0:
-            first_timestamp = segments[-1].first_timestamp
-    return size > config.segment_bytes or tail.max_timestamps[-1] > first_timestamp + config.roll_ms
 
 
 def group_segments(segments: Sequence[Segment], segment_bytes: int) -> Iterator[tuple[Segment, ...]]:

@@ -2,8 +2,11 @@
 
 from array import array
 from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
 
 from storage.aborted_transactions import ENTRY_BYTES
+from storage.config import LogConfig
 from storage.log import PartitionLog
 from storage.segment import INDEX_ENTRY_BYTES, TIME_ENTRY_BYTES, Segment, SegmentWrite
 from storage.tail import Tail
@@ -24,12 +27,16 @@ def plan_flush(log: PartitionLog, until_offset: int, *, checkpoint: bool, sync: 
     if stop and segment is not None and segment.offsets is None and not segment.sealed:
         log.load_indexes(segment)
     while index < stop:
-        end = _end_in_segment(log, segment, index, stop) if segment is not None and not segment.sealed else index
+        end = (
+            _end_in_segment(tail, log.config, segment, index, stop)
+            if segment is not None and not segment.sealed
+            else index
+        )
         if end == index:
             if segment is not None and not segment.sealed:
                 writes.append(_empty_write(segment, seals=True))
             segment = Segment(log.directory, tail.base_offset(index))
-            end = _end_in_segment(log, segment, index, stop)
+            end = _end_in_segment(tail, log.config, segment, index, stop)
         assert segment is not None
         write = _segment_write(tail, segment, index, end, log.config.index_interval_bytes)
         writes.append(write)
@@ -48,9 +55,16 @@ def plan_flush(log: PartitionLog, until_offset: int, *, checkpoint: bool, sync: 
     return writes
 
 
-def _end_in_segment(log: PartitionLog, segment: Segment, index: int, stop: int) -> int:
+def tail_closes_segment(segments: Sequence[Segment], tail: Tail, config: LogConfig) -> bool:
+    """Whether a log with these segments has one more that is closed once its tail is in segments."""
+    if not len(tail):
+        return False
+    newest = segments[-1] if segments else Segment(Path(), tail.start_offset)
+    return newest.sealed or _end_in_segment(tail, config, newest, 0, len(tail)) < len(tail)
+
+
+def _end_in_segment(tail: Tail, config: LogConfig, segment: Segment, index: int, stop: int) -> int:
     """Index after the last batch of the tail that still belongs to the segment; `index` if none does."""
-    tail, config = log.tail, log.config
     end = min(stop, tail.last_within(tail.position(index) + config.segment_bytes - segment.size))
     if segment.size == 0:
         end = max(end, index + 1)

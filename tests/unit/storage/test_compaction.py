@@ -18,8 +18,9 @@ from protocol.record_batch import (
 )
 from storage.check import check_directory
 from storage.checkpoint import read_checkpoint
-from storage.compaction import group_segments, plan_compaction, tail_closes_segment
+from storage.compaction import group_segments, plan_compaction
 from storage.config import LogConfig
+from storage.flush_plan import tail_closes_segment
 from storage.offset_map import OffsetMap
 from storage.repair import repair_directory
 from storage.segment import Segment
