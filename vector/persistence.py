@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vector.generation import FILE, Generation
-from vector.index.files import create_directory, write_durable
+from vector.index.files import create_directory, replace_durable
 from vector.index.manifest import MANIFEST_NAME
 from vector.index.partition_index import PartitionIndex
 from vector.index.stored import StoredIndex
 from vector.objects import DamagedObject, ObjectError, ObjectStore
-from vector.priority import lower_priority
+from vector.priority import LOWEST_PRIORITY, lower_priority
 from vector.threads import WorkerThreads
 
 DELAY_S = 2.0
@@ -25,7 +25,6 @@ BACKOFF_MAX_S = 60.0
 RESTORE_ATTEMPTS = 6
 RESTORE_RETRY_S = 1.0
 """A store that does not answer for about this long times RESTORE_ATTEMPTS delays an index; then the log is indexed anew."""
-LOWEST_PRIORITY = 19
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +170,7 @@ class Persistence:
         await self._restored(f"topic {topic_id.hex()}", self._fetch_generation, topic_id, directory)
 
     def _fetch_generation(self, topic_id: bytes, directory: Path) -> None:
-        if any(path.name.isdecimal() for path in directory.glob("*")):
+        if any((path / FILE).exists() for path in directory.glob("*") if path.name.isdecimal()):
             return
         prefix = f"{topic_id.hex()}/"
         for name in sorted(self._store.list(prefix), key=_generation_of, reverse=True):
@@ -179,7 +178,7 @@ class Persistence:
             if rest == FILE and number.isdecimal():
                 data = self._store.get(name)
                 create_directory(directory / number)
-                write_durable(directory / number / FILE, [data])
+                replace_durable(directory / number / FILE, data)
                 return
 
     async def restore_partition(self, topic_id: bytes, generation: Generation, partition: int) -> None:

@@ -72,6 +72,24 @@ class OneTopic:
         self.indexes = {0: index}
 
 
+async def test_a_generation_whose_fetching_was_cut_off_is_fetched(tmp_path: Path) -> None:
+    """A kill between its folder and its file must not leave the log to be embedded again."""
+    threads = WorkerThreads()
+    store = ObjectStore("memory:///")
+    keeper = Persistence(store, threads)
+    topic_id, stored = b"t" * 16, b"what the store has"
+    store.put(f"{topic_id.hex()}/3/{FILE}", stored)
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / f"{FILE}.tmp").write_bytes(stored[:5])
+    await keeper.restore_generation(topic_id, tmp_path)
+    assert (tmp_path / "3" / FILE).read_bytes() == stored
+    store.put(f"{topic_id.hex()}/4/{FILE}", b"newer")
+    await keeper.restore_generation(topic_id, tmp_path)
+    assert not (tmp_path / "4").exists()
+    keeper.close()
+    threads.close()
+
+
 @pytest.mark.parametrize("kept", [0, 8])
 async def test_what_a_log_has_lost_is_never_restored_from_the_store(tmp_path: Path, kept: int) -> None:
     """The manifest from before would bring it back: as the latest, or in place of a damaged one."""
