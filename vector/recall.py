@@ -14,7 +14,7 @@ from typing import Any
 from vector.arrays import Float32
 from vector.index.partition_index import PartitionIndex
 from vector.index.query import IndexQuery
-from vector.priority import lower_priority
+from vector.priority import LOWEST_PRIORITY, lower_priority
 
 LIMIT = 10
 QUERIES_PER_SAMPLE = 4
@@ -23,7 +23,6 @@ QUERIES_KEPT = 100
 INTERVAL_S = 30.0
 DUTY = 100.0
 """After a sample as many times its duration passes: an exact scan of a million vectors takes a tenth of a second."""
-LOWEST_PRIORITY = 19
 
 
 class SampledRecall:

@@ -224,10 +224,9 @@ class GrowingView:
         return self._vectors[nodes]
 
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
-        nodes = np.flatnonzero(mask) if mask is not None else np.arange(len(self._vectors))
-        contiguous = (
-            len(nodes) > 0 and nodes[-1] - nodes[0] == len(nodes) - 1
-        )  # as of an offset range: nothing is copied
+        nodes = np.arange(len(self._vectors)) if mask is None else np.flatnonzero(mask)
+        contiguous = len(nodes) and nodes[-1] - nodes[0] == len(nodes) - 1
+        # Nodes of an offset range lie side by side: a slice is not copied.
         rows = self._vectors[nodes[0] : nodes[-1] + 1] if contiguous else self._vectors[nodes]
         return best(rough_scores(rows, vector, self._metric), nodes, wanted, vector, self._metric)
 

@@ -396,7 +396,7 @@ class PartitionIndex:
     @property
     def has_graph(self) -> bool:
         """Whether a search may walk a graph; until then all are exact."""
-        return any(isinstance(segment, SealedSegment) and segment.graph_bytes for segment in self._segments)
+        return any(_has_graph(segment) for segment in self._segments)
 
     @property
     def segment_count(self) -> int:
@@ -430,7 +430,7 @@ class PartitionIndex:
             postings=segment.posting_count,
             dead=dead,
             age_s=0.0 if since is None else self._monotonic() - since,
-            graph=isinstance(segment, SealedSegment) and bool(segment.graph_trust),
+            graph=_has_graph(segment),
         )
 
     def _take_identity(self) -> int:
@@ -477,6 +477,10 @@ def _segment_status(segment: AnySegment, *, growing: bool) -> dict[str, Any]:
         ],
         "recall": segment.header.recall,
     }
+
+
+def _has_graph(segment: AnySegment) -> bool:
+    return isinstance(segment, SealedSegment) and bool(segment.graph_trust)
 
 
 def _disk_bytes(segment: AnySegment) -> int:
