@@ -56,6 +56,16 @@ def append(index: PartitionIndex, end: int) -> None:
         build_all(index)
 
 
+def go_on(restored: PartitionIndex, directory: Path) -> None:
+    """It is right as it is, and with the rest of the log; then it is removed."""
+    compare(restored)
+    append(restored, len(RECORDS))
+    compare(restored)
+    restored.close()
+    assert check_index(directory) == []
+    rmtree(directory)
+
+
 def copy(store: ObjectStore) -> WatchedStore:
     """What lies there now, for the one that goes on after the crash."""
     copied = WatchedStore("memory:///")
@@ -86,12 +96,7 @@ def test_a_kill_at_every_step_of_an_upload(tmp_path: Path) -> None:
             restored = PartitionIndex.open(tmp_path / "restored", SETTINGS)
             assert restored.indexed_offset in expected
             assert there == bool(restored.indexed_offset)
-            compare(restored)
-            append(restored, len(RECORDS))
-            compare(restored)
-            restored.close()
-            assert check_index(tmp_path / "restored") == []
-            rmtree(tmp_path / "restored")
+            go_on(restored, tmp_path / "restored")
             snapshot = index.snapshot()
             assert snapshot is not None
             StoredIndex(survivor, PREFIX).put(snapshot)  # another process goes on
@@ -131,9 +136,4 @@ def test_a_flipped_bit_in_the_store_is_named_and_made_good(tmp_path: Path, kind:
         restored = PartitionIndex.open(tmp_path / "restored", SETTINGS)
         assert not restored.damages
         assert restored.indexed_offset < snapshot.manifest.entries[-1].next_offset
-        compare(restored)
-        append(restored, len(RECORDS))
-        compare(restored)
-        restored.close()
-        assert check_index(tmp_path / "restored") == []
-        rmtree(tmp_path / "restored")
+        go_on(restored, tmp_path / "restored")
