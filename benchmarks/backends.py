@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from rich.console import Console
@@ -52,10 +53,11 @@ def _beside(results: list[Result]) -> None:
 
 
 def _embed(embedder: Embedder, texts: Sequence[str], kind: Kind) -> Float32:
-    """float32[n, d], in calls as large as the backend takes."""
+    """float32[n, d], in calls as large as the backend takes, and as many of them at once."""
     size = embedder.texts_per_call
-    calls = [embedder.embed(texts[start : start + size], kind) for start in range(0, len(texts), size)]
-    return np.concatenate(calls)
+    calls = [texts[start : start + size] for start in range(0, len(texts), size)]
+    with ThreadPoolExecutor(embedder.calls_at_once) as pool:
+        return np.concatenate(list(pool.map(lambda call: embedder.embed(call, kind), calls)))
 
 
 def _retrieval(embedder: Embedder, documents: int) -> float:

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import confluent_kafka
 import httpx
 import numpy as np
 from senselog_client import SenselogClient
@@ -28,7 +27,7 @@ from senselog_client import SenselogClient
 from benchmarks import librdkafka
 from benchmarks.brokers import Broker, start_senselog, stop_senselog
 from benchmarks.loads import percentile
-from benchmarks.search_path import status, wait_indexed
+from benchmarks.search_path import producer, status, wait_indexed
 from vector.index.planner import MERGE_MIN
 
 TOPIC = "freshness"
@@ -39,6 +38,8 @@ PROBES = 4
 PROBE_PAUSE_S = 0.05
 WAIT_MS = 60_000
 BAR_MS = 25.0
+OVER_RESTARTS = {"reconnect.backoff.max.ms": 100, "log_level": 0}
+"""Of producers: back soon, and silent about it."""
 
 
 @dataclass(slots=True)
@@ -56,12 +57,6 @@ class Curve:
         self.marks.append((self.now(), what))
 
 
-def producer(broker: Broker) -> confluent_kafka.Producer:
-    """One that sends at once, and says nothing of the restart."""
-    settings = {"linger.ms": 0, "enable.idempotence": True, "reconnect.backoff.max.ms": 100, "log_level": 0}
-    return confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap, **settings})
-
-
 def text(number: int) -> str:
     """A log line of its own."""
     return (
@@ -73,7 +68,7 @@ def fill(broker: Broker) -> None:
     """The log that is there before, whose records bring their vectors."""
     random = np.random.default_rng(3)
     centres = random.standard_normal((300, DIMENSIONS))
-    send = producer(broker)
+    send = producer(broker, OVER_RESTARTS)
     for number in range(SEALED + GROWING):
         vector = centres[number % 300] + 0.5 * random.standard_normal(DIMENSIONS)
         header = (vector / np.linalg.norm(vector)).astype("<f4").tobytes()
@@ -87,7 +82,7 @@ def capacity(broker: Broker) -> float:
     """Texts a second that the model embeds, in a topic of its own."""
     topic = f"{TOPIC}-capacity"
     librdkafka.create_topic(broker.bootstrap, topic, 1, **{"vector.enabled": "true"})
-    send = producer(broker)
+    send = producer(broker, OVER_RESTARTS)
     send.produce(topic, value="the first opens the model")
     send.flush()
     wait_indexed(broker, topic, 1)
@@ -102,7 +97,7 @@ def capacity(broker: Broker) -> float:
 
 def load(broker: Broker, rate: float, stop: threading.Event) -> None:
     """Distinct texts, evenly."""
-    send, began = producer(broker), time.perf_counter()
+    send, began = producer(broker, OVER_RESTARTS), time.perf_counter()
     for number in itertools.count():
         while (ahead := number / rate - (time.perf_counter() - began)) > 0 or stop.is_set():
             if stop.wait(max(0.0, ahead)):
@@ -114,7 +109,7 @@ def load(broker: Broker, rate: float, stop: threading.Event) -> None:
 
 def probe(broker: Broker, curve: Curve, place: int, stop: threading.Event) -> None:
     """Records of its own, one after the other, each until it is found."""
-    send = producer(broker)
+    send = producer(broker, OVER_RESTARTS)
     with SenselogClient(bootstrap_servers=broker.bootstrap) as client:
         for number in itertools.count():
             if stop.wait(PROBE_PAUSE_S):

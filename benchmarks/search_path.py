@@ -7,8 +7,9 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import confluent_kafka
@@ -36,9 +37,10 @@ SHARES = (1.0, 0.1, 0.01, 0.001)
 """Of the log's offsets, that a filter lets through."""
 
 
-def producer(broker: Broker) -> confluent_kafka.Producer:
-    """A librdkafka producer that sends at once."""
-    return confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap, "linger.ms": 0, "enable.idempotence": True})
+def producer(broker: Broker, settings: Mapping[str, Any] = MappingProxyType({})) -> confluent_kafka.Producer:
+    """An idempotent librdkafka producer that sends at once; `settings` of librdkafka come on top."""
+    common = {"bootstrap.servers": broker.bootstrap, "linger.ms": 0, "enable.idempotence": True}
+    return confluent_kafka.Producer({**common, **settings})
 
 
 def status(broker: Broker, topic: str) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import confluent_kafka
 import faiss
 import numpy as np
 import psutil
@@ -138,7 +137,7 @@ def load(broker: Broker, vectors: Vectors, truth: Truth) -> Result:
     librdkafka.create_topic(broker.bootstrap, TOPIC, 1, **search_path.VECTORS, **configs)
     search_path.wait_indexed(broker, TOPIC, 0)
     before, started = use(broker), time.perf_counter()
-    send = confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap, "linger.ms": 5, "enable.idempotence": True})
+    send = search_path.producer(broker, {"linger.ms": 5})
     for start, rows in vectors.chunks():
         truth.compare(start, rows)
         for number, row in enumerate(rows, start):
