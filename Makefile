@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE := 1
 .PHONY: help run demo test check format compat oracle crash chain copier faults fuzz bench bench-kafka bench-vectors bench-backends bench-recall bench-freshness bench-million openapi stubs wheel clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml client/pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
