@@ -104,6 +104,12 @@ class BatchHeader:
         return bool(self.attributes & CONTROL)
 
     @property
+    def whole(self) -> bool:
+        """Whether there is a record at every offset from the first to the last: compaction has taken none."""
+        whole: bool = self.record_count == self.last_offset_delta + 1
+        return whole
+
+    @property
     def log_append_time(self) -> bool:
         """Whether all records bear `max_timestamp`, the time at which the broker appended them."""
         return bool(self.attributes & LOG_APPEND_TIME)

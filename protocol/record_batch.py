@@ -22,6 +22,7 @@ from protocol.records import (
     build_batch,
     build_marker,
     iterate_records,
+    no_starts,
     read_marker,
     select_records,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "build_marker",
     "crc_matches",
     "iterate_records",
+    "no_starts",
     "parse_batches",
     "parse_produced",
     "patch_batch",

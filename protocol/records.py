@@ -5,6 +5,7 @@ offset delta varint, key and value with varint lengths (-1 is null), headers wit
 """
 
 import struct
+from array import array
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ _MARKER_KEY = struct.Struct(">hh")
 _MARKER_VALUE = struct.Struct(">hi")
 _MAX_VARINT_SHIFT = 63
 ABORT, COMMIT = 0, 1
+START_EVERY = 16
 
 
 class Record(NamedTuple):
@@ -41,29 +43,56 @@ def iterate_records(batch: memoryview) -> Iterator[Record]:
         raise _invalid(f"{len(payload) - position} bytes behind the batch's {header.record_count} records")
 
 
-def select_records(batch: memoryview, offsets: Iterable[int]) -> Iterator[Record]:
+def select_records(batch: memoryview, offsets: Iterable[int], starts: "array[int] | None" = None) -> Iterator[Record]:
     """Those records of the batch that starts the view which have one of the offsets, in order of offset.
 
     Hops over the other records by their lengths: a tenth of the price of reading them, which matters for a hit in a
-    batch of thousands. Raises KafkaError as `iterate_records` does.
+    batch of thousands. `starts`, `no_starts()` at first, is where this is remembered for the next time that records of
+    this very batch are wanted. Raises KafkaError as `iterate_records` does.
     """
     header = BatchHeader(batch)
     wanted = sorted({offset for offset in offsets if header.base_offset <= offset <= header.last_offset})
-    if header.record_count != header.last_offset_delta + 1:  # compaction has left gaps: the n-th record is not offset n
+    if not header.whole:  # the n-th record is not offset n
         among = frozenset(wanted)
         yield from (record for record in iterate_records(batch) if record.offset in among)
         return
-    payload = decompress(header.compression, batch[BATCH_OVERHEAD : header.size])
-    position = index = 0
+    payload: bytes | memoryview = batch[BATCH_OVERHEAD : header.size]
+    if header.compression != Compression.NONE:
+        payload = decompress(header.compression, payload)
+    starts = no_starts() if starts is None else starts
     for offset in wanted:
-        try:
-            for _ in range(offset - header.base_offset - index):
+        position = _start(payload, starts, offset - header.base_offset)
+        end = _behind(payload, position, 1)
+        yield from _read(header, bytes(payload[position:end]), 0, 1)
+
+
+def no_starts() -> "array[int]":
+    """Where the records of a batch begin in what it holds, decompressed: every `START_EVERY`-th, as far as is known."""
+    return array("Q", [0])
+
+
+def _start(payload: bytes | memoryview, starts: "array[int]", number: int) -> int:
+    """Where the record of this number begins."""
+    while len(starts) <= number // START_EVERY:
+        starts.append(_behind(payload, starts[-1], START_EVERY))
+    return _behind(payload, starts[number // START_EVERY], number % START_EVERY)
+
+
+def _behind(payload: bytes | memoryview, position: int, count: int) -> int:
+    """The position behind `count` records. Lengths of one and two bytes are read here: a call for each record costs as much again."""
+    try:
+        for _ in range(count):
+            byte = payload[position]
+            if byte < 0x80:
+                position += (byte >> 1) + 1
+            elif (second := payload[position + 1]) < 0x80:
+                position += (second << 6) + ((byte & 0x7F) >> 1) + 2
+            else:
                 size, start = read_varint(payload, position)
                 position = start + size
-        except IndexError as error:
-            raise _invalid("the batch ends within a record") from error
-        position = yield from _read(header, payload, position, 1)
-        index = offset - header.base_offset + 1
+    except IndexError as error:
+        raise _invalid("the batch ends within a record") from error
+    return position
 
 
 def _read(header: BatchHeader, payload: bytes, position: int, count: int) -> Generator[Record, None, int]:
@@ -167,7 +196,7 @@ def _invalid(message: str) -> KafkaError:
     return KafkaError(ErrorCode.INVALID_RECORD, message)
 
 
-def read_varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     """(value, next position) of a zigzag varint of at most 10 bytes; raises IndexError at the end of the data."""
     byte = data[position]
     if byte < 0x80:

@@ -16,7 +16,7 @@ from broker.search.administration import VectorAdministration
 from broker.search.failures import FailureLog
 from broker.search.feed import WorkerFeed
 from broker.search.fleet import WorkerFleet
-from broker.search.records import FoundRecord, Place, compacted_away, read_records
+from broker.search.records import BatchStarts, FoundRecord, Place, compacted_away, read_records
 from broker.search.told import merged_embedders, merged_status
 from broker.security.access import Access
 from broker.topics import Topic, Topics
@@ -59,6 +59,7 @@ class SearchService:
         self.fleet = WorkerFleet(config, self.feed, self._handlers, self._prepare)
         self._progress: dict[int, dict[str, Any]] = {}
         self._gauges: dict[int, dict[tuple[bytes, int], dict[str, float]]] = {}
+        self._starts = BatchStarts()
         self.searches = 0
         self.seconds = {phase: Histogram() for phase in PHASES}
 
@@ -189,7 +190,7 @@ class SearchService:
                     answer = await self._ask(message)
                     started = time.perf_counter_ns()
                     places = [(row[0], row[1]) for rows, _ in answer["results"] for row in rows]
-                    records = await read_records(topic, places, request)
+                    records = await read_records(topic, places, request, self._starts)
                     read_micros = (time.perf_counter_ns() - started) // 1000
                     gone = compacted_away(topic, places, records)
                     if not gone:
@@ -480,7 +481,6 @@ def _hits(request: SearchRequest, rows: Iterable[Any], records: Mapping[Place, F
         found = records.get((partition, offset))
         if found is None:
             continue
-        record = found.record
         score, similarity, text_score, vector_rank, text_rank = scores
         yield Hit(
             partition=partition,
@@ -494,9 +494,9 @@ def _hits(request: SearchRequest, rows: Iterable[Any], records: Mapping[Place, F
             flags=flags | VALUE_CUT if found.value_cut else flags,
             vector_rank=vector_rank if ranks else None,
             text_rank=text_rank if ranks else None,
-            key=record.key,
-            value=record.value,
-            headers=tuple(record.headers),
+            key=found.key,
+            value=found.value,
+            headers=tuple(found.headers),
             vector=None if vector is None else np.frombuffer(vector, dtype="<f4"),
         )
 

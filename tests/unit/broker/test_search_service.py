@@ -7,9 +7,10 @@ import pytest
 
 from broker.search import records
 from broker.search.metrics import families
-from broker.search.records import read_records
+from broker.search.records import BatchStarts, FoundRecord, read_records
 from broker.search.service import SearchService
 from broker.topics import Topic
+from protocol.batch_header import BatchHeader
 from protocol.errors import ErrorCode, KafkaError
 from tests.unit.broker.admin import Admin
 from vector.request import Query, SearchRequest, SearchResponse
@@ -59,6 +60,10 @@ class World(Admin):
         self.worker = FakeWorker()
         self.search.fleet.workers[0].channel = self.worker  # type: ignore[assignment]
 
+    async def read(self, *places: tuple[int, int], **fields: Any) -> dict[tuple[int, int], FoundRecord]:
+        request = SearchRequest(topic="logs", **fields)
+        return await read_records(self.topic, places or [(0, 0)], request, BatchStarts())
+
     async def ask(self, queries: int = 1, **fields: Any) -> SearchResponse:
         name = {} if "topic_id" in fields else {"topic": "logs"}
         return await self.search.search(
@@ -69,12 +74,44 @@ class World(Admin):
 async def test_only_what_is_asked_for_is_kept() -> None:
     world = World()
     world.append(world.topic, b"x" * 1000)
-    cut = await read_records(world.topic, [(0, 0)], SearchRequest(topic="logs", max_value_bytes=10))
-    assert (cut[0, 0].record.value, cut[0, 0].value_cut) == (b"x" * 10, True)
-    whole = await read_records(world.topic, [(0, 0)], SearchRequest(topic="logs", max_value_bytes=1000))
-    assert (whole[0, 0].record.value, whole[0, 0].value_cut) == (b"x" * 1000, False)
-    without = await read_records(world.topic, [(0, 0)], SearchRequest(topic="logs", include=frozenset({"key"})))
-    assert (without[0, 0].record.value, without[0, 0].value_cut) == (None, False)
+    cut = await world.read(max_value_bytes=10)
+    assert (cut[0, 0].value, cut[0, 0].value_cut) == (b"x" * 10, True)
+    whole = await world.read(max_value_bytes=1000)
+    assert (whole[0, 0].value, whole[0, 0].value_cut) == (b"x" * 1000, False)
+    without = await world.read(include=frozenset({"key"}))
+    assert (without[0, 0].value, without[0, 0].value_cut) == (None, False)
+
+
+async def test_hits_without_anything_of_their_record_are_of_records_that_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whole batches are not opened for them; one that compaction has thinned out is."""
+    world = World()
+    world.append(world.topic, b"a", b"b", b"c")
+    world.append(world.topic, b"d")
+    opened: list[list[int]] = []
+    select = records.select_records
+    monkeypatch.setattr(
+        records, "select_records", lambda batch, wanted, *more: opened.append(wanted) or select(batch, wanted, *more)
+    )
+    places = [(0, 1), (0, 3), (0, 2), (0, 4)]
+    found = await world.read(*places, include=frozenset({"vector", "scores"}))
+    assert (sorted(found), opened) == ([(0, 1), (0, 2), (0, 3)], [])
+    monkeypatch.setattr(BatchHeader, "whole", False)
+    assert sorted(await world.read(*places, include=frozenset())) == [(0, 1), (0, 2), (0, 3)]
+    assert opened
+
+
+async def test_where_records_begin_is_remembered_of_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read last is kept; all of it together stays within the bound."""
+    monkeypatch.setattr(records, "STARTS_MAX", 2 * records.STARTS_OF_A_BATCH)
+    world, starts = World(), BatchStarts()
+    for _ in range(3):
+        world.append(world.topic, *[b"x" * 10] * 40)
+    for offset in (39, 79, 119, 0):
+        found = await read_records(world.topic, [(0, offset)], SearchRequest(topic="logs"), starts)
+        assert found[0, offset].value == b"x" * 10
+        assert len(starts) <= 2 * records.STARTS_OF_A_BATCH
 
 
 async def test_the_hits_of_one_answer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

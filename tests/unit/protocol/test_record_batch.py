@@ -24,6 +24,7 @@ from protocol.record_batch import (
     build_marker,
     crc_matches,
     iterate_records,
+    no_starts,
     parse_batches,
     parse_produced,
     patch_batch,
@@ -80,6 +81,22 @@ def test_selected_records_are_those_of_a_whole_read(
         struct.pack_into(">i", batch, 23, len(records) + 4)
     expected = [record for record in iterate_records(memoryview(batch)) if record.offset in wanted]
     assert list(select_records(memoryview(batch), wanted)) == expected
+
+
+@codecs
+@some
+@given(sizes=st.lists(st.sampled_from((0, 1, 50, 60, 3_000, 9_000)), min_size=1, max_size=80), picks=st.data())
+def test_what_is_remembered_of_a_batch_changes_nothing(
+    codec: Compression, sizes: list[int], picks: st.DataObject
+) -> None:
+    """Records of one batch picked again and again, in any order, whatever the lengths of those before them."""
+    records = [Record(0, 7, None, bytes([number % 256]) * size) for number, size in enumerate(sizes)]
+    batch = memoryview(build_batch(records, codec=codec, base_offset=3))
+    starts = no_starts()
+    offsets = st.sets(st.integers(0, len(sizes) + 5), max_size=5)
+    for wanted in picks.draw(st.lists(offsets, max_size=5)):
+        expected = [record for record in iterate_records(batch) if record.offset in wanted]
+        assert list(select_records(batch, wanted, starts)) == expected
 
 
 @codecs
