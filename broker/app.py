@@ -42,6 +42,7 @@ from storage.clock import SystemClock
 from storage.config import StorageConfig
 from storage.file_system import OsFileSystem
 from storage.log_manager import LogManager
+from vector.event_loop import run
 
 if TYPE_CHECKING:
     from broker.gateways.http import HttpServer
@@ -276,14 +277,7 @@ def serve(config: Config) -> int:
     """Runs the broker until SIGTERM or SIGINT; returns the exit code. Raises what keeps it from starting."""
     _configure_logging()
     _tune_allocator()
-    try:
-        import uvloop
-
-        loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    except ImportError:  # Windows
-        loop_factory = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(_serve(config))
+    return run(_serve(config))
 
 
 async def _serve(config: Config) -> int:

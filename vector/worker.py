@@ -22,6 +22,7 @@ from protocol.errors import ErrorCode, KafkaError
 from vector.assignment import Assignment
 from vector.channel import Channel
 from vector.embed.port import EmbedSettings
+from vector.event_loop import run
 from vector.extract import content_hash
 from vector.followers import Followers
 from vector.generation_index import WorkerParts
@@ -348,7 +349,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     # Ctrl-C reaches the whole process group; the broker decides when the worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(_serve(options.socket_descriptor))
+    run(_serve(options.socket_descriptor))
 
 
 def prepare_process() -> None:

@@ -46,7 +46,6 @@ def worker(
     threads: Annotated[int, typer.Option("--threads", min=0, help="Cores for the local model; 0: all.")] = 0,
 ) -> None:
     """Index and search a broker's vectors from this machine."""
-    import asyncio
     import os
 
     from broker.config import ConfigError, parse_address
@@ -58,6 +57,7 @@ def worker(
     os.environ.update(ENVIRONMENT)
     from storage.file_system import OsFileSystem
     from vector.embed.local import model_directory
+    from vector.event_loop import run
     from vector.join import BrokerAddress, serve
     from vector.worker import OwnMachine, prepare_process
 
@@ -66,6 +66,6 @@ def worker(
     lock = OsFileSystem().lock(data_dir / ".lock")
     try:
         machine = OwnMachine(data_dir.resolve(), (model_dir or model_directory()).resolve(), threads)
-        asyncio.run(serve(BrokerAddress(host, port, keystore, truststore), machine))
+        run(serve(BrokerAddress(host, port, keystore, truststore), machine))
     finally:
         lock.close()
