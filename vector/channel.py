@@ -47,6 +47,12 @@ class Channel(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self.closed = asyncio.Event()
+        self._heard_s = 0.0
+
+    @property
+    def silent_s(self) -> float:
+        """For how long nothing has come from the other end."""
+        return asyncio.get_running_loop().time() - self._heard_s
 
     async def call(self, name: str, payload: Any, *, abandon: bool = False) -> Any:
         """Asks the other end. Raises its KafkaError, ChannelClosed, or KafkaError THROTTLING_QUOTA_EXCEEDED at `CALLS_MAX`.
@@ -106,9 +112,11 @@ class Channel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
+        self._heard_s = asyncio.get_running_loop().time()
 
     def data_received(self, data: bytes) -> None:
         """Cuts frames out of the stream; anything malformed closes it."""
+        self._heard_s = asyncio.get_running_loop().time()
         self._buffer += data
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)

@@ -17,6 +17,8 @@ from vector.placement import LEAD, worker_of
 
 STATUS_TIMEOUT_S = 5.0
 ASK_TIMEOUT_S = 60.0
+SILENT_S = 2.0
+"""A worker answers a ping each second; one of which nothing is heard for longer may hang."""
 
 
 class WorkerFleet:
@@ -86,6 +88,12 @@ class WorkerFleet:
 
     def _loading(self, worker: int) -> str:
         return f"the index is loading: {self.workers[worker].name} {self.workers[worker].state}"
+
+    def silent(self, workers: Collection[int]) -> str:
+        """Which of them do not answer at the moment and since when, for people; empty when all do."""
+        channels = [(self.workers[number].name, self.workers[number].channel) for number in workers]
+        silent = [(name, channel.silent_s) for name, channel in channels if channel is not None]
+        return ", ".join(f"{name} has not answered for {since:.0f} s" for name, since in silent if since > SILENT_S)
 
     # Asking
 

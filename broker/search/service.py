@@ -197,8 +197,10 @@ class SearchService:
                         break
                     message["gone"] = gone
         except TimeoutError:
+            silent = self.fleet.silent(self.fleet.holders(topic.topic_id, partitions))
             raise KafkaError(
-                ErrorCode.REQUEST_TIMED_OUT, f"the search took longer than its timeout_ms of {request.timeout_ms}"
+                ErrorCode.REQUEST_TIMED_OUT,
+                f"the search took longer than its timeout_ms of {request.timeout_ms}{silent and f': {silent}'}",
             ) from None
         micros = (answer["embed_micros"], answer["wait_micros"], answer["search_micros"], read_micros)
         for phase, duration_micros in zip(PHASES, micros, strict=True):

@@ -5,7 +5,9 @@ import contextlib
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,9 +24,11 @@ STEADY_AFTER_S = 30.0
 STOP_TIMEOUT_S = 2.5
 PREPARE_TIMEOUT_S = 60.0
 """For a new worker to load its code and take its topics; it opens indexes and models after that."""
-PING_INTERVAL_S = 5.0
+PING_INTERVAL_S = 1.0
+IDLE_TIMEOUT_S = 5.0
+"""A worker that neither answers for so long nor uses any CPU hangs: it is stopped, or its threads wait for one another."""
 PING_TIMEOUT_S = 30.0
-"""A worker whose event loop stands still for so long hangs: nothing long runs there."""
+"""One that works may be silent for so long: nothing long runs in its event loop, but loading a large library holds the interpreter."""
 
 WorkerState = Literal["off", "starting", "running", "restarting"]
 logger = structlog.get_logger(__name__)
@@ -112,7 +116,7 @@ class WorkerSupervisor:
                 await self._prepare(channel)
             self.channel, self.state = channel, "running"
             logger.info("vector worker runs", worker=self.name, pid=process.pid, restarts=self.restarts)
-            await heed(channel)
+            await heed(channel, partial(_cpu_ns, process.pid))
         finally:
             self.channel = self.process_id = None
             self.memory = {}
@@ -129,15 +133,41 @@ async def stop_worker(channel: Channel) -> None:
             await channel.call("stop", None)
 
 
-async def heed(channel: Channel) -> None:
-    """Returns when the channel closes. Raises TimeoutError for a worker that hangs."""
+async def heed(channel: Channel, work_done: Callable[[], object] = object) -> None:
+    """Returns when the channel closes. Raises TimeoutError for a worker that hangs; `work_done` is another value whenever it has done
+    something in between."""
     while not channel.closed.is_set():
-        with contextlib.suppress(ChannelClosed, KafkaError):  # too many calls wait: the next ping tells more
-            async with named_timeout("hangs: no answer", PING_TIMEOUT_S):
-                await channel.call("ping", None)
+        ping = asyncio.ensure_future(channel.call("ping", None))
+        try:
+            await _answered(ping, work_done)
+        finally:
+            ping.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PING_INTERVAL_S):
                 await channel.closed.wait()
+
+
+async def _answered(ping: asyncio.Future[object], work_done: Callable[[], object]) -> None:
+    silent_s = 0.0
+    while silent_s < PING_TIMEOUT_S:
+        before = work_done()
+        await asyncio.wait([ping], timeout=IDLE_TIMEOUT_S)
+        if ping.done():
+            with contextlib.suppress(ChannelClosed, KafkaError):  # too many calls wait: the next ping tells more
+                ping.result()
+            return
+        silent_s += IDLE_TIMEOUT_S
+        if work_done() == before:
+            break
+    raise TimeoutError(f"it hangs: no answer within {silent_s:g} s")
+
+
+def _cpu_ns(process_id: int) -> int:
+    """What a process has used so far; -1 where there is none."""
+    try:
+        return time.clock_gettime_ns((~process_id << 3) | 2)  # clock_getcpuclockid(3), for all of its threads
+    except OSError:
+        return -1
 
 
 @contextlib.asynccontextmanager
