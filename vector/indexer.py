@@ -84,8 +84,9 @@ class PartitionIndexer:
         self._checkpoint_due: float | None = None
         self._followed_log_start = -1
         self._read_not_before = 0.0
-        self._compared_offset = state.cleaned_offset
-        """Below, what compaction removed is known; of before the start, searches tell."""
+        self._compared_offset = 0
+        """Below, what compaction removed is known. Nothing of that outlives this object, and an index may come from an object store
+        that has kept it for longer: so the first comparison is with all of the log that was ever compacted."""
         self._comparing: asyncio.Task[None] | None = None
 
     # What the broker tells
@@ -140,7 +141,8 @@ class PartitionIndexer:
 
     async def _compare(self, cleaned_offset: int) -> None:
         try:
-            await bury_compacted(self.index, self.place, cleaned_offset, self._source, self._threads)
+            async with self._threads.comparing:
+                await bury_compacted(self.index, self.place, cleaned_offset, self._source, self._threads)
         except (KafkaError, ChannelClosed, OSError) as error:
             logger.warning("cannot compare %s with its compacted log: %s", self.index.directory, error)
         else:

@@ -1,5 +1,6 @@
 """The threads of a worker beside its event loop, each for one kind of work."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ class WorkerThreads:
     shards: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SEARCH_THREADS, "shard"))
     """For searches that other workers run: they wait for these in `search`, so no two workers may wait there for one another."""
     open: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "open"))
+    comparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Indexes are compared with their compacted logs one after the other: after a start all of them are due."""
 
     def post_to_index(self, callback: Callable[[], None]) -> None:
         """Runs the callback in the index thread, after what is queued there; dropped once the worker closes."""

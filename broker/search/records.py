@@ -102,7 +102,9 @@ def compacted_away(topic: Topic, places: Iterable[Place], found: Container[Place
     gone = []
     for partition, offset in sorted(set(places)):
         log = topic.partitions[partition]
-        if log.config.compacts and offset >= log.log_start_offset and (partition, offset) not in found:
+        # Also of a topic that was compacted once and is no more.
+        compacted = log.config.compacts or offset < log.cleaned_offset
+        if compacted and offset >= log.log_start_offset and (partition, offset) not in found:
             gone.append((partition, offset))
     return gone
 

@@ -154,6 +154,15 @@ def test_a_search_shows_what_compaction_left(broker: BrokerProcess) -> None:
             hits = search.search("texts", "line 7", limit=limit, **options)
             assert len(hits) == min(limit, len(live))
             assert {hit.offset for hit in hits} <= live
+        for worker in broker.children():  # a new one knows nothing of what is gone, until it has looked
+            worker.kill()
+        for limit in (1000, 10, 1):
+            hits = search.search("texts", "line 7", limit=limit, **options)
+            assert len(hits) == min(limit, len(live))
+            assert {hit.offset for hit in hits} <= live
+        while buried(broker, "texts") < 2000:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 @pytest.mark.slow

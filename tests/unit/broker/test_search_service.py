@@ -194,7 +194,8 @@ async def test_the_state_says_what_keeps_the_index_back() -> None:
 
 
 async def test_a_record_that_compaction_took_makes_room_for_another_hit() -> None:
-    """The index is told, and looks again, until all hits can be shown; of other topics a missing record is only left out."""
+    """The index is told, and looks again, until all hits can be shown; of a log that was never compacted a missing record is only
+    left out."""
     world = World()
     world.append(world.topic, b"alive")
     world.worker.hits = [[(0, 7), (0, 0)]]
@@ -209,3 +210,19 @@ async def test_a_record_that_compaction_took_makes_room_for_another_hit() -> Non
     world.worker.meanwhile = look_again
     assert [hit.offset for hit in (await world.ask()).results[0].hits] == [0]
     assert [asked["gone"] for asked in world.worker.asked[1:]] == [[], [(0, 7)]]
+
+
+async def test_a_topic_that_is_compacted_no_more_has_no_gaps_among_its_hits_either() -> None:
+    """After a change of cleanup.policy what compaction had taken before took the places of hits."""
+    world = World()
+    world.append(world.topic, b"alive")
+    world.topic.partitions[0].cleaned_offset = 8
+    world.worker.hits = [[(0, 7), (0, 0)]]
+
+    def look_again() -> None:
+        if world.worker.asked[-1]["gone"] == [(0, 7)]:
+            world.worker.hits = [[(0, 0)]]
+
+    world.worker.meanwhile = look_again
+    assert [hit.offset for hit in (await world.ask()).results[0].hits] == [0]
+    assert [asked["gone"] for asked in world.worker.asked] == [[], [(0, 7)]]

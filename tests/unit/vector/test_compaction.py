@@ -134,6 +134,32 @@ async def test_the_index_follows_a_compaction_that_no_search_has_met(
     await worker.close()
 
 
+async def test_what_compaction_took_before_a_restart_is_known_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was forgotten until the next compaction: copies that the log has no more were counted as duplicates of a hit."""
+    monkeypatch.setattr(compaction, "PAUSE_S", 0.0)
+    log = Log()
+    worker = Worker(tmp_path, log)
+    topic = worker.topic("one")
+    worker.append(topic, *["disk full" for _ in range(60)])
+    await until(lambda: indexed(topic, log))
+    await worker.close()
+    removed = {0: {1, 2, 3}, 1: {7}}
+    monkeypatch.setattr(Log, "read", _without(removed))
+    monkeypatch.setattr(Log, "state", lambda _, partition: LogState(0, 30, 30, 25))
+    for _ in range(2):  # the second restart forgets what the first has found out, and finds it again
+        worker = Worker(tmp_path, log)
+        topic = worker.topic("one")
+        await until(lambda: all(p in topic.indexes for p in removed))  # noqa: B023
+        await until(lambda: all(topic.indexes[p].status()["buried"] == len(gone) for p, gone in removed.items()))  # noqa: B023
+        for partition, gone in removed.items():
+            hits = topic.indexes[partition].search(IndexQuery(np.ones(16, dtype=np.float32), 1000))
+            assert {hit.offset for hit in hits} == set(range(30)) - gone
+            assert {hit.duplicates for hit in hits} == {30 - len(gone) - 1}
+        await worker.close()
+
+
 def _without(removed: dict[int, set[int]]) -> Any:
     async def read(self: Log, topic_id: bytes, partition: int, offset: int, max_bytes: int) -> LogRun:
         del topic_id, max_bytes
