@@ -58,8 +58,9 @@ compat: $(READY) ## real clients and Kafka's own tools against the broker
 oracle: $(READY) ## Apache Kafka's recorded answers against the broker
 	@scripts/oracle.sh
 
-crash: $(READY) ## kill -9 under load and while compacting: nothing acked is lost, doubled or reordered
+crash: $(READY) ## kill -9 under load, in every step of an index and while compacting: nothing is lost, doubled or wrong
 	@$(BIN)/python -m tests.crash --rounds $${ROUNDS:-30}
+	@$(BIN)/python -m tests.crash.indexes --rounds $${ROUNDS:-20}
 	@$(BIN)/python -m tests.crash.compaction --rounds $${ROUNDS:-15}
 
 chain: $(READY) ## four transactional groups in a row under kill -9 for MINUTES (10): exactly once, record by record

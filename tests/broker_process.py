@@ -1,5 +1,6 @@
 """The real broker as a process of its own, for tests that need sockets, signals and kill -9."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -28,6 +29,8 @@ class BrokerProcess:
         self.bootstrap = f"127.0.0.1:{free_port()}"
         self.http = f"127.0.0.1:{free_port()}"
         self.grpc = f"127.0.0.1:{free_port()}"
+        self.environment: dict[str, str] = {}
+        """What it has beyond that of the tests."""
         self.process: subprocess.Popen[str] | None = None
 
     @property
@@ -42,7 +45,10 @@ class BrokerProcess:
         for setting in self.settings:
             command += ["--set", setting]
         with (self.directory / "broker.log").open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+            environment = {**os.environ, **self.environment}
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+            )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if line != f"senselog ready kafka={self.bootstrap} http={self.http} grpc={self.grpc}\n":

@@ -81,6 +81,7 @@ def read(node: Node, topic: str) -> dict[int, list[tuple[int, bytes]]]:
             "group.id": "check",
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
+            "log_level": 0,
         }
     )
     log: dict[int, list[tuple[int, bytes]]] = {partition: [] for partition in range(PARTITIONS)}
