@@ -12,7 +12,7 @@ import psutil
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from senselog_client import SenselogClient
-from senselog_client.errors import IndexLoading, SearchError
+from senselog_client.errors import IndexLoading, SearchError, SearchTimedOut
 
 from tests.broker_process import BrokerProcess
 
@@ -198,6 +198,45 @@ def test_a_killed_worker_disturbs_nobody_and_comes_back(broker: BrokerProcess) -
         assert len(newest(search, "logs", "disk", limit=1000)) == 60
     (successor,) = broker.children()
     assert successor.pid != worker.pid
+
+
+@pytest.mark.slow
+def test_the_ports_are_open_before_the_index_is(tmp_path: Path) -> None:
+    """Other engines built their graphs first, and were killed for not being there: here all but search works at once."""
+    broker = BrokerProcess(tmp_path, "vector.embedding.model=hashing")
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(
+        "import sys, time\nif 'vector.worker' in sys.orig_argv:\n    time.sleep(3600)\n"
+    )
+    broker.environment = {"PYTHONPATH": str(hook)}
+    broker.start()
+    try:
+        create(broker, "logs")
+        produce(broker, "logs", texts(10))
+        with client(broker) as search, pytest.raises(IndexLoading, match="vector worker starting"):
+            search.search("logs", "disk")
+        assert status(broker, "logs")["state"] == "loading"
+    finally:
+        assert broker.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_named_and_replaced(broker: BrokerProcess) -> None:
+    """A search ends at its own deadline and says whose fault it is; soon afterwards there is another worker."""
+    create(broker, "logs")
+    produce(broker, "logs", texts(50))
+    with client(broker) as search:
+        newest(search, "logs", "disk")
+        (worker,) = broker.children()
+        worker.suspend()
+        produce(broker, "logs", texts(60)[50:])
+        with pytest.raises(SearchTimedOut, match=r"timeout_ms of 3000: vector worker has not answered for \d s"):
+            search.search("logs", "disk", timeout_ms=3000)
+        assert len(newest(search, "logs", "disk", limit=1000)) == 60  # which waits for the index to be back
+    (successor,) = broker.children()
+    assert successor.pid != worker.pid
+    assert "it hangs: no answer within 5 s" in broker.log()
 
 
 def test_a_deleted_topic_leaves_no_index(broker: BrokerProcess) -> None:

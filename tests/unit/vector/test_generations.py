@@ -388,3 +388,24 @@ def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
         assert generations.building is not None
         assert generations.building.number == number
         generations = Generations(tmp_path)
+
+
+async def test_a_provider_that_stalls_holds_up_its_own_topics_alone(tmp_path: Path) -> None:
+    """Chronik embedded within the one loop that indexed every topic: one slow provider kept all of them back for hours."""
+    worker = Worker(tmp_path, Log())
+    worker.log.values = {0: [b"disk full"] * 20, 1: [b"login failed"] * 20}
+    worker.go["slow"] = threading.Event()
+    slow = worker.topic("slow")
+    assignment = replace(worker.assignment("quick"), topic="others", topic_id=b"o" * 16)
+    quick = TopicIndex(assignment, worker.parts)
+    worker.topics.append(quick)
+    quick.start()
+    await until(lambda: indexed(quick, worker.log))
+    found = await TopicSearch(quick, worker.log, worker.threads).search(
+        {**search_message("disk", 100, [0, 1]), "topic_id": quick.topic_id}
+    )
+    assert len(found["results"][0][0]) == 40
+    assert not indexed(slow, worker.log)
+    worker.go["slow"].set()
+    await until(lambda: indexed(slow, worker.log))
+    await worker.close()

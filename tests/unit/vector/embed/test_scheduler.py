@@ -1,6 +1,7 @@
 """What goes into one call of a model."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 
 from hypothesis import given, settings
@@ -97,4 +98,54 @@ async def test_a_refused_text_that_comes_again_costs_no_call() -> None:
     assert len(embedder.calls) == calls
     await scheduler.vectors(poison, background=True)
     assert len(embedder.calls) > calls
+    scheduler.close()
+
+
+class Together(SmallCalls):
+    """A call returns when as many are under way as there may be, and remembers when there are more."""
+
+    calls_at_once = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meeting = threading.Barrier(self.calls_at_once, timeout=20)
+        self.under_way = 0
+        self.most = 0
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Float32:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        self.meeting.wait()
+        self.under_way -= 1
+        return super().embed(texts, kind)
+
+
+async def test_calls_run_beside_one_another_up_to_the_limit() -> None:
+    """Chronik sent batch after batch, and embedded a fifth of what arrived."""
+    embedder = Together()
+    scheduler = EmbedScheduler(embedder)
+    texts = [f"text {number}" for number in range(30)]
+    vectors = await scheduler.vectors({content_hash(text): text for text in texts})
+    assert len(vectors) == 30
+    assert embedder.most == embedder.calls_at_once
+    scheduler.close()
+
+
+class Exact(HashingEmbedder):
+    """Knows capital letters and outer blanks."""
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Float32:
+        return super().embed([text.encode().hex() for text in texts], kind)
+
+
+async def test_a_query_is_embedded_as_it_was_asked_also_the_second_time() -> None:
+    """Chronik kept a query's vector under its lower-case text and looked for it under the text: nothing new was ever found."""
+    embedder = Exact("hashing:16", 16)
+    scheduler = EmbedScheduler(embedder)
+    texts = ["OOM kill", "oom kill", " OOM kill ", "OOM kill"]
+    await scheduler.vectors({content_hash(text): text for text in texts[:2]})
+    for _ in range(2):
+        vectors = await scheduler.query(texts, [content_hash(text) for text in texts])
+        for text, vector in zip(texts, vectors, strict=True):
+            assert (vector == embedder.embed([text], "query")[0]).all(), text
     scheduler.close()

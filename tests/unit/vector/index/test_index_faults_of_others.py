@@ -12,7 +12,7 @@ from tests.unit.vector.index.model import Record, build_all, content_hash, run_o
 from vector.index.partition_index import PartitionIndex
 from vector.index.query import IndexQuery
 from vector.index.sealed import SealedSegment
-from vector.index.settings import IndexSettings
+from vector.index.settings import IndexSettings, Metric
 
 SETTINGS = IndexSettings(6, growing_rows_max=20, exact_matches_max=4, segment_rows_max=200)
 VECTOR = np.array([3, 1, -1, 0, 2, 1], dtype=np.float32)
@@ -114,4 +114,33 @@ def test_known_contents_are_not_asked_of_the_model_again(index: PartitionIndex) 
     index.close()
     again = PartitionIndex.open(index.directory, SETTINGS)
     assert len(again.known_vectors([content_hash(record.offset) for record in RECORDS])) == 100
+    again.close()
+
+
+def test_places_that_faiss_leaves_empty_are_no_hits(index: PartitionIndex) -> None:
+    """Where fewer are found than were asked for, FAISS answers -1, which is a place in every array of Python's."""
+    segment = next(one for one in index._segments if isinstance(one, SealedSegment) and one.graph_bytes)
+    nodes, _ = segment.graph(VECTOR, 10 * segment.node_count, 64)
+    assert 0 < len(nodes) <= segment.node_count
+    assert set(nodes.tolist()) <= set(range(segment.node_count))
+    mask = np.zeros(segment.node_count, dtype=bool)
+    mask[[1, 3]] = True
+    assert set(segment.exact(VECTOR, mask, 50).tolist()) == {1, 3}
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_every_metric_is_the_same_after_a_restart(metric: Metric, tmp_path: Path) -> None:
+    """FAISS derives anew whether higher is better when it reads a file; whoever read it wrong had the farthest first."""
+    settings = replace(SETTINGS, metric=metric)
+    index = PartitionIndex.open(tmp_path, settings)
+    for start in range(0, 100, 10):
+        index.append(run_of(RECORDS[start : start + 10], start + 10, settings))
+        build_all(index)
+    queries = [replace(EVERYTHING, limit=limit, exact=exact) for limit in (5, 1000) for exact in (True, False)]
+    before = [index.search(query) for query in queries]
+    assert all(hits[0].similarity > hits[-1].similarity for hits in before)
+    index.close()
+    again = PartitionIndex.open(tmp_path, settings)
+    assert again.has_graph
+    assert [again.search(query) for query in queries] == before
     again.close()
