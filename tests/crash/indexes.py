@@ -39,6 +39,7 @@ KEYS = 400
 PER_S = 200
 """Records that arrive; with more of them a builder would do nothing but seal."""
 STEPS = ("seal", "merge", "manifest", "upload", "cut-over")
+DAMAGES = ("bit flipped", "index lost", None, "bit of an object flipped", "folder lost")
 STEP_WAIT_S = 8.0
 SETTLE_S = 120
 WINDOW = 900
@@ -140,7 +141,7 @@ class Run:
             self.load.running.set()
         died_in = self._kill(step, together=number % 2 == 0)
         self.killed.update(died_in or ["between steps"])
-        damage = self._damage() if number % 2 == 0 else None
+        damage = self._damage(DAMAGES[number // 2 % len(DAMAGES)]) if number % 2 == 0 else None
         if number % 2 == 0:
             self.node.start()
         self.load.pause()
@@ -170,10 +171,9 @@ class Run:
             url = f"http://{self.node.http}/v1/topics/{KEPT}/vector/reembed"
             httpx.post(url, json={"model": model}, timeout=30)
 
-    def _damage(self) -> str | None:
-        """What a disk may do while nobody looks: loses a folder, or a bit; a restored index may be damaged itself."""
+    def _damage(self, what: str | None) -> str | None:
+        """What a disk may do while nobody looks; an index that is restored from the store may be damaged itself."""
         index, objects = self.node.data_directory / "vector", self.node.directory / "objects"
-        what = self.chance.choice([None, "index lost", "folder lost", "bit flipped", "bit of an object flipped"])
         root = objects if what == "bit of an object flipped" else index
         chosen = self.chance.choice([path for path in sorted(root.rglob("*")) if path.is_file()])
         if what in ("bit flipped", "bit of an object flipped"):

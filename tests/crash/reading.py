@@ -20,6 +20,7 @@ def read_committed(bootstrap: str, topic: str, partitions: int) -> dict[int, lis
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
+            "log_level": 0,
         }
     )
     consumer.assign([confluent_kafka.TopicPartition(topic, partition, 0) for partition in range(partitions)])
