@@ -10,10 +10,10 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -47,6 +47,9 @@ def scattered(count: int, factor: int) -> np.ndarray:
 
 class Log:
     """`count` records in the order in which they were produced: contents int64[n], rows float32[contents, d]."""
+
+    keys_repeat = True
+    """The key of a record is the name of its class, or begins with it."""
 
     def __init__(self, count: int, dimensions: int, duplicates: float, seed: int) -> None:
         random = np.random.default_rng(seed)
@@ -94,8 +97,6 @@ def kinds(log: Log, alive: np.ndarray, name: str) -> dict[str, Kind]:
     within = {"path": "$.share", "range": {"gte": low, "lt": high}}
     lower, higher = {"path": "$.share", "range": {"lt": low}}, {"path": "$.share", "range": {"gte": high}}
     filters: dict[str, dict[str, Any]] = {
-        "key eq": {"key": {"eq": name}},
-        "key any": {"key": {"any": [name, "nothing"]}},
         "key prefix": {"key": {"prefix": some}},
         "header eq": {"must": [{"header": "class", "eq": name}]},
         "header any": {"must": [{"header": "class", "any": [name, "nothing"]}]},
@@ -107,15 +108,43 @@ def kinds(log: Log, alive: np.ndarray, name: str) -> dict[str, Kind]:
         "path range": {"must": [within]},
         "path exists": {"must": [{"path": f"$.in.{name}", "exists": True}]},
         "must": {"must": [within, {"header": name, "exists": True}, {"path": "$.tags", "eq": "all"}]},
-        "should": {"should": [{"key": {"eq": name}}, {"path": "$.share", "range": {"gte": low, "lt": (low + high) / 2}}]},
+        "should": {"should": [{"key": {"prefix": name}}, {"path": "$.share", "range": {"gte": low, "lt": (low + high) / 2}}]},
         "must_not": {"must_not": [lower, higher]},
     }  # fmt: skip
+    if log.keys_repeat:
+        filters |= {"key eq": {"key": {"eq": name}}, "key any": {"key": {"any": [name, "nothing"]}}}
     found = {kind: Kind(wanted, of_class) for kind, wanted in filters.items()}
     found["partitions"] = Kind({"partitions": [number]}, log.partitions == number)
     between = {"gte": int(log.offsets[inside[0]]), "lt": int(log.offsets[inside[-1]]) + 1}
     found["offsets"] = Kind({"partition": 0, "offset": between}, offsets)
     found["time"] = Kind({"timestamp": {"gte": START_MS + int(first), "lt": START_MS + int(last)}}, times)
     return found
+
+
+class Found(Protocol):
+    """A hit."""
+
+    @property
+    def partition(self) -> int: ...
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def similarity(self) -> Any: ...
+
+
+class SearchedTopic(Protocol):
+    """A log that can be searched. `alive`: which of its records there are, bool[n]."""
+
+    log: Log
+    alive: np.ndarray
+
+    def search(self, vector: np.ndarray, wanted: dict[str, Any]) -> Sequence[Found]:
+        """The nearest records that match a filter, best first."""
+
+    def truth(self, vector: np.ndarray, matching: np.ndarray) -> np.ndarray:
+        """Similarities of the nearest matching records, best first, by an exact scan of what the last search could find."""
 
 
 class Topic:
@@ -174,9 +203,9 @@ class Topic:
         for partition, index in enumerate(self.indexes):
             index.bury(sorted(self.log.offsets[gone & (self.log.partitions == partition)].tolist()))
 
-    def search(self, vector: np.ndarray, condition: Any) -> list[Candidate]:
-        """The best of all partitions."""
-        found = []
+    def search(self, vector: np.ndarray, wanted: dict[str, Any]) -> list[Candidate]:
+        """The best of all partitions that match a filter."""
+        found, condition = list[Candidate](), parse_filter(wanted)
         for partition, index in enumerate(self.indexes):
             found += index.search(IndexQuery(vector, NEIGHBOURS, condition=condition, partition=partition))
         return sorted(found, key=lambda hit: -hit.similarity)[:NEIGHBOURS]
@@ -213,17 +242,15 @@ class Measured:
     cells: dict[tuple[str, str, float], Cell] = field(default_factory=dict)
     searches: Counter[str] = field(default_factory=Counter)
 
-    def look(self, state: str, topic: Topic, queries: np.ndarray) -> None:
+    def look(self, state: str, topic: "SearchedTopic", queries: np.ndarray) -> None:
         """Every kind of filter, as the indexes are now."""
         everything = {"unfiltered": Kind({}, np.ones(len(topic.alive), dtype=bool))}
         for share, wanted in [(1.0, everything), *((SHARES[n], kinds(topic.log, topic.alive, n)) for n in NAMES[:-1])]:
             for name, kind in wanted.items():
-                condition = parse_filter(kind.filter)
                 cell = self.cells.setdefault((state, name, share), Cell())
                 for query in queries:
-                    _judge(
-                        cell, topic, kind.matching, topic.search(query, condition), topic.truth(query, kind.matching)
-                    )
+                    hits = topic.search(query, kind.filter)
+                    _judge(cell, topic, kind.matching, hits, topic.truth(query, kind.matching))
 
     def count(self, topic: Topic) -> None:
         """How segments were searched."""
@@ -231,7 +258,7 @@ class Measured:
             self.searches.update(index.status()["searches"])
 
 
-def _judge(cell: Cell, topic: Topic, matching: np.ndarray, hits: list[Candidate], truth: np.ndarray) -> None:
+def _judge(cell: Cell, topic: "SearchedTopic", matching: np.ndarray, hits: Sequence[Found], truth: np.ndarray) -> None:
     places = {(hit.partition, hit.offset) for hit in hits}
     log = topic.log
     there = [np.any(matching & topic.alive & (log.partitions == p) & (log.offsets == offset)) for p, offset in places]
