@@ -9,7 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from vector.arrays import Float32, Int64
+from vector.arrays import Float32, Float64, Hashes, Int32, Int64
 from vector.index.columns import Columns, distinct, group_by_node, postings_at, record_of_posting
 from vector.index.fields import Fields
 from vector.index.fields import encode as encode_fields
@@ -36,10 +36,10 @@ from vector.priority import at_lowest_priority
 
 SAMPLE_QUERIES = 100
 RECALL_WANTED = 0.995
-BELIEVED_MIN = 0.8
-"""Of the queries, that a width must serve; the others are asked again with a larger one."""
-MIXTURES = ((1.0, 0.3), (1.0, 1.0), (-1.0,) * 8)
-WIDTHS_TRIED = (64, 128, 256, 512, 1024)
+BELIEVED_MIN = 0.7
+"""Of the queries that are near enough, how many a width must serve; the others are asked again with a larger one."""
+MIXTURES = ((1.0, 0.3), (1.0, 0.6), (1.0, 0.8), (1.0, 1.0), (-1.0,) * 8)
+WIDTHS_TRIED = (64, 128, 256, 512, 1024, 2048)
 DEPTHS_TRIED = (10, 20, 40, 80, 160, 320)
 COPY_ROWS = 4096
 RECALL_LOST_MAX = 0.05
@@ -66,6 +66,15 @@ class _Merged:
     """Per source: its nodes that go into the new segment, in the order of the new segment's nodes."""
 
 
+@dataclass(slots=True, frozen=True)
+class _Kind:
+    """Sampled queries float32[q, d], their true neighbours int64[q, depth] and their `closeness` [q]."""
+
+    queries: Float32
+    truth: Int64
+    near: Float32 | Float64
+
+
 def build(
     directory: Path,
     identity: int,
@@ -81,10 +90,9 @@ def build(
     cap_faiss_threads()
     merged = _merge_columns(sources, log_start_offset, buried)
     name = segment_name(identity)
-    vectors = _vector_index(sources, merged, settings)
     nodes = merged.data.columns.node_count
     files = [
-        write_faiss(directory / (name + VECTORS_SUFFIX), vectors),
+        write_faiss(directory / (name + VECTORS_SUFFIX), _vector_index(sources, merged, settings)),
         write_durable(directory / (name + FIELDS_SUFFIX), [encode_fields(merged.fields)]),
     ]
     if settings.texts:
@@ -92,9 +100,8 @@ def build(
     trust: tuple[Trust, ...] = ()
     recall = 1.0
     if nodes > settings.exact_matches_max:  # below, every search is exact: a graph would never be read
-        graph, trust, recall = at_lowest_priority(lambda: _graph(directory, sources, merged, vectors, settings))
-        if trust:
-            files.append(write_faiss(directory / (name + GRAPH_SUFFIX), graph))
+        written, trust, recall = _write_graph(directory, name, sources, merged, settings)
+        files += written
     header = _header(identity, sources, merged.data.columns, settings, trust, recall, files)
     write_durable(directory / (name + COLUMNS_SUFFIX), encode(header, merged.data))
     sync_directory(directory)
@@ -135,24 +142,27 @@ def _header(
 def _merge_columns(sources: Sequence[Source], log_start_offset: int, buried: Int64) -> _Merged:
     """Postings of all sources in offset order, equal contents of different sources made one node."""
     views = [source.view() for source in sources]
-    known: dict[bytes, int] = {}
+    kept_of = [
+        np.flatnonzero((view.columns.offsets >= log_start_offset) & ~postings_at(view.columns, buried))
+        for view in views
+    ]
+    alive_of = []
+    for view, kept in zip(views, kept_of, strict=True):
+        unique, first = np.unique(view.columns.nodes[kept], return_index=True)
+        alive_of.append(unique[np.argsort(first, kind="stable")].astype(np.int64))  # in the order of first offsets
+    every = np.concatenate([_hashes(view, alive) for view, alive in zip(views, alive_of, strict=True)])
+    new_nodes, firsts, order = _numbered(every)
     parts: list[tuple[Int64, Int64]] = []  # per source: postings kept, new node of each old node (-1: gone)
     places: list[Int64] = []
-    for view in views:
-        kept = np.flatnonzero((view.columns.offsets >= log_start_offset) & ~postings_at(view.columns, buried))
-        old_nodes = view.columns.nodes[kept]
-        unique, first = np.unique(old_nodes, return_index=True)
-        alive = unique[np.argsort(first, kind="stable")].astype(np.int64)  # in the order of first offsets
+    start = 0
+    for view, kept, alive in zip(views, kept_of, alive_of, strict=True):
+        end = start + len(alive)
         new_of_old = np.full(view.columns.node_count, -1, dtype=np.int64)
-        fresh: list[int] = []
-        for old, content in zip(alive.tolist(), view.hashes_of(alive), strict=True):
-            new = known.get(content)
-            if new is None:
-                new = known[content] = len(known)
-                fresh.append(old)
-            new_of_old[old] = new
-        places.append(np.array(fresh, dtype=np.int64))
+        new_of_old[alive] = new_nodes[start:end]
+        first, last = np.searchsorted(firsts, [start, end])
+        places.append(alive[firsts[first:last] - start])
         parts.append((kept, new_of_old))
+        start = end
 
     def joined(name: str, dtype: str) -> Any:
         return np.concatenate(
@@ -165,14 +175,35 @@ def _merge_columns(sources: Sequence[Source], log_start_offset: int, buried: Int
     offsets, times = joined("offsets", "i8"), joined("timestamps_ms", "i8")
     chunked = distinct(offsets) < len(offsets)
     columns = Columns(
-        offsets, times, joined("flags", "u1"), nodes, len(known),
+        offsets, times, joined("flags", "u1"), nodes, len(firsts),
         int(times.min(initial=NO_LIMIT)), int(times.max(initial=-1)), chunked,
     )  # fmt: skip
-    hashes = np.array(list(known), dtype=f"S{HASH_BYTES}")
-    starts, by_node = group_by_node(nodes, len(known))
-    order = np.argsort(hashes, kind="stable").astype(np.int32)
+    starts, by_node = group_by_node(nodes, len(firsts))
     fields = merge_fields([_fields_kept(view, kept) for view, (kept, _) in zip(views, parts, strict=True)])
-    return _Merged(SegmentColumns(columns, starts, by_node, hashes, order), fields, tuple(places))
+    return _Merged(SegmentColumns(columns, starts, by_node, every[firsts], order), fields, tuple(places))
+
+
+def _hashes(view: SegmentView, nodes: Int64) -> Hashes:
+    """Content hashes of `nodes`; piece by piece, since their bytes objects are several times as large."""
+    found = np.empty(len(nodes), dtype=f"S{HASH_BYTES}")
+    for start in range(0, len(nodes), COPY_ROWS):
+        found[start : start + COPY_ROWS] = view.hashes_of(nodes[start : start + COPY_ROWS])
+    return found
+
+
+def _numbered(hashes: Hashes) -> tuple[Int64, Int64, Int32]:
+    """Of contents that may repeat: the number of each, by first occurrence; where each number occurs first, ascending; and the numbers
+    in the order of their hashes."""
+    sorting = np.argsort(hashes, kind="stable")
+    in_order = hashes[sorting]
+    begins = np.ones(len(hashes), dtype=np.bool_)
+    begins[1:] = in_order[1:] != in_order[:-1]
+    firsts = sorting[begins]  # stable: the first of equals
+    by_hash = np.empty(len(firsts), dtype=np.int64)
+    by_hash[np.argsort(firsts)] = np.arange(len(firsts))
+    numbers = np.empty(len(hashes), dtype=np.int64)
+    numbers[sorting] = by_hash[np.cumsum(begins) - 1]
+    return numbers, np.sort(firsts), by_hash.astype(np.int32)
 
 
 def _fields_kept(view: SegmentView, kept: Int64) -> tuple[Fields, Int64 | None]:
@@ -207,6 +238,15 @@ def _write_texts(directory: Path, name: str, sources: Sequence[Source], places: 
     references = [sync_file(directory, f"{folder}/{file}") for file in written]
     sync_directory(directory / folder)
     return references
+
+
+def _write_graph(
+    directory: Path, name: str, sources: Sequence[Source], merged: _Merged, settings: IndexSettings
+) -> tuple[list[FileReference], tuple[Trust, ...], float]:
+    """The file of a graph over the vectors that have been written, how far it can be believed, and its recall; none, if not at all."""
+    vectors = read_faiss(directory / (name + VECTORS_SUFFIX))  # mapped: memory is for the graph
+    graph, trust, recall = at_lowest_priority(lambda: _graph(directory, sources, merged, vectors, settings))
+    return [write_faiss(directory / (name + GRAPH_SUFFIX), graph)] if trust else [], trust, recall
 
 
 def _graph(
@@ -258,25 +298,32 @@ def calibrate(graph: Any, vectors: Any, settings: IndexSettings) -> tuple[tuple[
 
     A graph finds the first few neighbours and then, where the data lies in clusters, others than the true ones; and it finds
     less for a query that is far from all data. Both are properties of the data, so they are measured, against exact search, with
-    three kinds of queries: near a row, between two rows, and anywhere in the span of some rows. A query may lie between two kinds, so
-    the farther one is believed only as deep as the nearer one too: near one cluster, what is behind it is hard to find, between two
-    clusters it is not asked for. A kind for which no width serves ends the list: queries as far as that are answered exactly.
+    five kinds of queries, from near a row over between two rows to anywhere in the span of some rows. A query that may be of either of
+    two kinds counts as the farther one, and that is believed only as deep as the nearer one too: near one cluster, what is behind it is
+    hard to find, between two clusters it is not asked for. A kind for which no width serves ends the list: queries as far as that are
+    answered exactly.
     """
     random = np.random.default_rng(vectors.ntotal)
+    kinds = [_kind(_sample_queries(vectors, mixture, random), vectors, settings) for mixture in MIXTURES]
     trust: list[Trust] = []
     first_recall = 0.0
-    for number, mixture in enumerate(MIXTURES):
-        queries = _sample_queries(vectors, mixture, random)
-        scores, truth = vectors.search(queries, min(DEPTHS_TRIED[-1], vectors.ntotal))
-        near = closeness(scores[:, 0], queries, settings.metric)
-        least = float(np.percentile(near, 5))
-        levels, recall = _levels(graph, queries, truth, least, settings)
+    for number, kind in enumerate(kinds):
+        least = float(np.percentile(kind.near, 5))
+        if number + 1 < len(kinds):
+            farther = float(np.percentile(kinds[number + 1].near, 95))
+            least = max(least, min(farther, float(np.median(kind.near))))
+        levels, recall = _levels(graph, kind, least, settings)
         first_recall = recall if number == 0 else first_recall
         levels = _both(levels, trust[-1].levels) if trust else levels
         if not levels:
             break
         trust.append(Trust(least, levels))
     return tuple(trust), first_recall
+
+
+def _kind(queries: Float32, vectors: Any, settings: IndexSettings) -> _Kind:
+    scores, truth = vectors.search(queries, min(DEPTHS_TRIED[-1], vectors.ntotal))
+    return _Kind(queries, truth, closeness(scores, queries, settings.metric))
 
 
 def _sample_queries(vectors: Any, mixture: tuple[float, ...], random: np.random.Generator) -> Float32:
@@ -289,19 +336,19 @@ def _sample_queries(vectors: Any, mixture: tuple[float, ...], random: np.random.
     return np.ascontiguousarray(queries / np.float32(np.sqrt(sum(weight * weight for weight in mixture))))
 
 
-def _levels(
-    graph: Any, queries: Float32, truth: Int64, closeness_min: float, settings: IndexSettings
-) -> tuple[Levels, float]:
-    """By those queries for which something as close as that is found: a search asks again where it is not, so that a walk that ends
+def _levels(graph: Any, kind: _Kind, closeness_min: float, settings: IndexSettings) -> tuple[Levels, float]:
+    """By those queries for which hits as close as that are found: a search asks again where they are not, so that a walk that ends
     in the wrong cluster costs time, not hits. And recall of all queries at the first width."""
+    queries, truth = kind.queries, kind.truth
+    to_believe = np.count_nonzero(kind.near >= closeness_min)
     levels: list[tuple[int, int]] = []
     first_recall: float | None = None
     for width in (settings.ef_search, *(width for width in WIDTHS_TRIED if width > settings.ef_search)):
         scores, found = graph.search(queries, width, params=faiss.SearchParametersHNSW(efSearch=width))
         if first_recall is None:
             first_recall = _believable_depth(truth, found)[1]
-        believed = closeness(scores[:, 0], queries, settings.metric) >= closeness_min
-        if np.count_nonzero(believed) < BELIEVED_MIN * len(queries):
+        believed = closeness(scores, queries, settings.metric) >= closeness_min
+        if np.count_nonzero(believed) < BELIEVED_MIN * to_believe:
             continue
         depth = _believable_depth(truth[believed], found[believed])[0]
         if depth > (levels[-1][1] if levels else 0):

@@ -7,6 +7,7 @@ by temp + fsync + rename + fsync of the directory. Every file named anywhere has
 import mmap
 import os
 import shutil
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ import faiss
 from fastcrc import crc32
 
 DAMAGED_DIRECTORY = "damaged"
+VERIFY_BYTES = 256 * 1024
+"""Read at a time: they stay in the processor's cache."""
 Buffer = bytes | bytearray | memoryview
 
 
@@ -145,11 +148,43 @@ def map_verified(directory: Path, reference: FileReference) -> memoryview:
     """Maps a file and checks size and checksum. Raises DamagedFile."""
     path = directory / reference.name
     data = map_file(path)
-    if len(data) != reference.size:
-        raise DamagedFile(path, f"{len(data)} bytes, expected {reference.size}")
-    if checksum(data) != reference.checksum:
-        raise DamagedFile(path, "checksum does not match")
+    _check(path, reference, len(data), checksum(data))
     return data
+
+
+def verify(directory: Path, reference: FileReference) -> None:
+    """Checks size and checksum by reading: of a mapping, all pages would stay resident. Raises DamagedFile."""
+    path = directory / reference.name
+    size, state, block = 0, 0, memoryview(bytearray(VERIFY_BYTES))
+    try:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(block):
+                size, state = size + count, int(crc32.iscsi(block[:count], state))
+    except FileNotFoundError:
+        raise DamagedFile(path, "missing") from None
+    _check(path, reference, size, state)
+
+
+def _check(path: Path, reference: FileReference, size: int, checksum: int) -> None:
+    if size != reference.size:
+        raise DamagedFile(path, f"{size} bytes, expected {reference.size}")
+    if checksum != reference.checksum:
+        raise DamagedFile(path, "checksum does not match")
+
+
+class PiecesFile:
+    """A file of pieces of the same size, read one by one; stays readable after it is unlinked, and closes when nobody holds it."""
+
+    def __init__(self, path: Path, first: int, size: int) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self._first = first
+        self._size = size
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def read(self, pieces: Iterable[int]) -> bytes:
+        """Those of these numbers, one after the other. Raises OSError."""
+        descriptor, first, size = self._descriptor, self._first, self._size
+        return b"".join([os.pread(descriptor, size, first + size * piece) for piece in pieces])
 
 
 class AppendFile:

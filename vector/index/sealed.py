@@ -10,7 +10,7 @@ from vector.arrays import Bool, Float32, Int64
 from vector.index.columns import Columns, distinct
 from vector.index.fields import Fields
 from vector.index.fields import decode as decode_fields
-from vector.index.files import map_verified, read_faiss
+from vector.index.files import PiecesFile, map_verified, read_faiss, verify
 from vector.index.scoring import rounding_margin
 from vector.index.segment import closeness
 from vector.index.segment_files import (
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from vector.index.lexical import Texts
 
 
+ROWS_READ_MAX = 1024
+"""Rows read one by one, 1 us each; more are taken from the mapping."""
+
+
 class SealedSegment:
     """Vectors in a flat FAISS file (fp16 or fp32; scans and rescoring), HNSW where the segment is large, sidecar columns.
 
@@ -43,6 +47,7 @@ class SealedSegment:
         vectors: Any,
         graph: Any | None,
         texts: "Texts | None",
+        rows_file: PiecesFile | None,
     ) -> None:
         self.header = header
         self.identity = header.identity
@@ -59,6 +64,8 @@ class SealedSegment:
         self._vectors = vectors
         self._graph = graph
         self._texts = texts
+        self._rows_file = rows_file
+        self._dtype = f"<f{vectors.code_size // vectors.d}"
         self._metric: Metric = (
             "l2" if vectors.metric_type == faiss.METRIC_L2 else "dot" if header.metric == "dot" else "cosine"
         )
@@ -67,16 +74,24 @@ class SealedSegment:
     def open(cls, directory: Path, name: str) -> "SealedSegment":
         """Maps and verifies every file of segment `name`. Raises DamagedFile."""
         header, data = decode(directory / (name + COLUMNS_SUFFIX))
-        files = {reference.name: map_verified(directory, reference) for reference in header.files}
-        packed = files.get(name + FIELDS_SUFFIX)
-        fields = None if packed is None else decode_fields(packed)
-        graph = read_faiss(directory / (name + GRAPH_SUFFIX)) if header.graph_trust else None
-        texts = None
-        if any(file.startswith(name + TEXTS_SUFFIX) for file in files):
+        fields, texts, graph, rows_file = None, None, None, None
+        for reference in header.files:
+            if reference.name == name + FIELDS_SUFFIX:
+                fields = decode_fields(map_verified(directory, reference))
+            else:
+                verify(directory, reference)
+        path = directory / (name + VECTORS_SUFFIX)
+        vectors = read_faiss(path)
+        if header.graph_trust:
+            graph = read_faiss(directory / (name + GRAPH_SUFFIX))
+            size = vectors.code_size
+            # The codes are the end of the file of a flat FAISS index.
+            rows_file = PiecesFile(path, header.size_of(VECTORS_SUFFIX) - size * header.nodes, size)
+        if any(reference.name.startswith(name + TEXTS_SUFFIX) for reference in header.files):
             from vector.index.lexical import open_texts
 
             texts = open_texts(directory / (name + TEXTS_SUFFIX))
-        return cls(header, data, fields, read_faiss(directory / (name + VECTORS_SUFFIX)), graph, texts)
+        return cls(header, data, fields, vectors, graph, texts, rows_file)
 
     @property
     def next_offset(self) -> int:
@@ -93,12 +108,12 @@ class SealedSegment:
     @property
     def graph_bytes(self) -> int:
         """Size of the graph: what stays resident under search, mapped from its file."""
-        return sum(file.size for file in self.header.files if file.name.endswith(GRAPH_SUFFIX))
+        return self.header.size_of(GRAPH_SUFFIX)
 
     @property
     def vector_bytes(self) -> int:
         """Size of the stored vectors, mapped; a search by the graph touches only the rows it rescores."""
-        return sum(file.size for file in self.header.files if file.name.endswith(VECTORS_SUFFIX))
+        return self.header.size_of(VECTORS_SUFFIX)
 
     @property
     def column_bytes(self) -> int:
@@ -125,6 +140,10 @@ class SealedSegment:
         return [texts.get(int(node)) for node in nodes]
 
     def rows(self, nodes: Int64) -> Float32:
+        if self._rows_file is not None and len(nodes) <= ROWS_READ_MAX:
+            # A graph's hits: each touched page of the mapping would bring its neighbours and stay, soon the whole file.
+            stored = np.frombuffer(self._rows_file.read(nodes.tolist()), dtype=self._dtype)
+            return stored.reshape(len(nodes), self._vectors.d).astype(np.float32)
         rows: Float32 = self._vectors.reconstruct_batch(np.ascontiguousarray(nodes, dtype=np.int64))
         return rows
 
@@ -150,8 +169,8 @@ class SealedSegment:
         scores, nodes = self._graph.search(
             vector[None], count, params=faiss.SearchParametersHNSW(efSearch=max(ef, count))
         )
-        best = float(closeness(scores[:, 0], vector[None], self._metric)[0])
-        return np.asarray(nodes[0][nodes[0] >= 0], dtype=np.int64), best
+        near = float(closeness(scores, vector[None], self._metric)[0])
+        return np.asarray(nodes[0][nodes[0] >= 0], dtype=np.int64), near
 
     def postings_of(self, node: int) -> Int64:
         starts = self._data.starts

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vector.arrays import Bool, Float32, Int64
+from vector.arrays import Bool, Float32, Float64, Int64
 from vector.index.columns import Columns
 from vector.index.fields import Fields
 from vector.index.scoring import rounding_margin
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class Trust:
-    """Measured: for queries whose best hit is at least this close, a search width finds the true neighbours down to a depth.
+    """Measured: for queries of at least this `closeness`, a search width finds the true neighbours down to a depth.
 
     `levels`: (search width, depth), ascending.
     """
@@ -55,7 +55,7 @@ class SegmentView(Protocol):
         """The `wanted` nearest nodes that `mask` allows, with all ties of the last one, by scanning; any order."""
 
     def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:
-        """About the `count` nearest nodes, unfiltered, by the graph, best first, and the `closeness` of the first."""
+        """About the `count` nearest nodes, unfiltered, by the graph, best first, and the query's `closeness`."""
 
     def postings_of(self, node: int) -> Int64:
         """Indices of a node's postings, ascending."""
@@ -86,12 +86,20 @@ class Segment(Protocol):
     def view(self) -> SegmentView: ...
 
 
-def closeness(scores: Float32, vectors: Float32, metric: Metric) -> Float32:
-    """FAISS's best scores of queries float32[n, d], made comparable between queries: cosine-like, or minus the squared distance."""
+CLOSENESS_HIT = 10
+"""Which hit tells how near a query lies to the data. The first does not: between two rows it is as close as in a cluster, where 64 is wide
+enough. The tenth tells both apart, and a walk that ended in the wrong cluster from one that did not (ADR 5)."""
+
+
+def closeness(scores: Float32, vectors: Float32, metric: Metric) -> Float32 | Float64:
+    """Of FAISS's scores float32[n, k], best first, that of hit CLOSENESS_HIT, comparable between the queries float32[n, d]: cosine-like, or
+    minus the squared distance."""
+    score: Float32 = scores[:, min(CLOSENESS_HIT, scores.shape[1]) - 1]
     if metric == "l2":
-        return -scores
-    norms: Float32 = np.linalg.norm(vectors, axis=-1)
-    return np.asarray(scores / np.maximum(norms, np.float32(1e-30)), dtype=np.float32)
+        return -score
+    # In float64: the score of a hit that FAISS did not find is the lowest float32.
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    return np.asarray(score / np.maximum(lengths, 1e-30), dtype=np.float64)
 
 
 def best(scores: Float32, nodes: Int64, wanted: int, vector: Float32, metric: Metric) -> Int64:

@@ -55,6 +55,10 @@ class SegmentHeader:
     recall: float
     files: tuple[FileReference, ...]
 
+    def size_of(self, suffix: str) -> int:
+        """Bytes of the file that ends so, 0 where there is none."""
+        return sum(file.size for file in self.files if file.name.endswith(suffix))
+
 
 @dataclass(slots=True, frozen=True)
 class SegmentColumns:
