@@ -227,7 +227,7 @@ class Dispatcher:
                 buffers = self.encode(route, correlation_id, result)
             else:
                 buffers = self.encode_throttled(route, correlation_id, result, client, throttle)
-            if connection.has_pending:
+            if connection.pending:
                 connection.expect(route.overlapping).complete(buffers)
             else:
                 connection.send(buffers)

@@ -71,8 +71,9 @@ class KafkaListener:
         self.log = BoundedLog(loop.time)
         self.connection_wait_s = connection_wait_s
         self._idle_s = idle_ms / 1000
-        self._dirty: list[Client] = []
-        self._turn_scheduled = False
+        self.dirty: list[Client] = []
+        """Whose responses are written at the end of this turn of the loop, all of a client's in one write."""
+        self.turn_scheduled = False
         self._servers: list[asyncio.Server] = []
         self._tls_servers: list[TlsServer] = []
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -113,17 +114,10 @@ class KafkaListener:
             client.close("shutdown")
         await asyncio.sleep(0)
 
-    def mark_dirty(self, client: "Client") -> None:
-        """Writes the client's responses at the end of this turn of the loop, all in one write."""
-        self._dirty.append(client)
-        if not self._turn_scheduled:
-            self.commit_soon()
-
     def commit_soon(self) -> None:
-        """Commits what all connections appended in this turn of the loop, once each of them has been read."""
-        if not self._turn_scheduled:
-            self._turn_scheduled = True
-            self.loop.call_soon(self._end_turn)
+        """Commits what all connections appended in this turn of the loop, once each of them has been read; ask once a turn."""
+        self.turn_scheduled = True
+        self.loop.call_soon(self._end_turn)
 
     def commit_now(self) -> None:
         """Commits what all connections appended; nothing of the receive buffer is borrowed any more."""
@@ -132,15 +126,15 @@ class KafkaListener:
 
     def _end_turn(self) -> None:
         self.commit_now()
-        self._turn_scheduled = False
-        dirty, self._dirty = self._dirty, []
+        self.turn_scheduled = False
+        dirty, self.dirty = self.dirty, []
         for client in dirty:
             client.flush()
 
     def _check_idle(self) -> None:
-        oldest = self.loop.time() - self._idle_s
         for client in list(self.clients):
-            if client.last_active < oldest:
+            client.quiet_checks += 1
+            if client.quiet_checks > IDLE_CHECKS_PER_PERIOD:
                 client.close("idle")
         self._idle_timer = self.loop.call_later(self._idle_s / IDLE_CHECKS_PER_PERIOD, self._check_idle)
 
@@ -162,7 +156,10 @@ class Client(asyncio.BufferedProtocol):
         self.close_callbacks: set[Callable[[], None]] = set()
         # For the dispatcher: a client sends the same header again and again.
         self.request_head: RequestHead | None = None
-        self.last_active = listener.loop.time()
+        self.quiet_checks = 0
+        """How often in a row nothing had arrived when the listener looked."""
+        # asyncio asks this before each read: no method in between that only passes the question on.
+        self.get_buffer = self.connection.receive_buffer  # type: ignore[method-assign]
         self._processing = False
         self._held = False
         self._dirty = False
@@ -221,7 +218,7 @@ class Client(asyncio.BufferedProtocol):
         """One reason less to let requests wait."""
         self._stopped &= ~stopped
         if self._held and self._may_go_on() and not self._refused and not self._closing:
-            self._process(self._listener.commit_soon)
+            self._process()
 
     def mute(self, duration_ms: int) -> None:
         """For so long, no further request of this client is looked at: it has used up its quota."""
@@ -231,26 +228,21 @@ class Client(asyncio.BufferedProtocol):
             self._unmute.cancel()
         self._unmute = self._listener.loop.call_later(duration_ms / 1000, self._go_on, MUTED)
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
-        return self.connection.receive_buffer()
-
     def buffer_updated(self, nbytes: int) -> None:
         listener = self._listener
         listener.metrics.bytes_in += nbytes
-        self.last_active = listener.loop.time()
+        self.quiet_checks = 0
         self.connection.received(nbytes)
-        if listener.shared.used > UNCOMMITTED_BYTES_MAX or nbytes > UNCOMMITTED_BYTES_MAX:
-            self._process(listener.commit_now)
-        else:
-            self._process(listener.commit_soon)
+        self._process(at_once=listener.shared.used > UNCOMMITTED_BYTES_MAX or nbytes > UNCOMMITTED_BYTES_MAX)
 
     # Requests and responses
 
-    def _process(self, commit: Callable[[], None]) -> None:
-        """Handles every frame received so far, then commits what was appended.
+    def _process(self, *, at_once: bool = False) -> None:
+        """Handles every frame received so far, then commits what was appended, at once or at the end of this turn of the loop.
 
         Appended batches are borrowed from where the frames are, which the commit ends.
         """
+        listener = self._listener
         self._processing = True
         refusal: CloseConnection | FrameSizeError | None = None
         try:
@@ -258,7 +250,10 @@ class Client(asyncio.BufferedProtocol):
         except (CloseConnection, FrameSizeError) as error:
             refusal, hold = error, False
         finally:
-            commit()
+            if at_once:
+                listener.commit_now()
+            elif not listener.turn_scheduled:
+                listener.commit_soon()
             self._processing = False
         if refusal is not None:
             self._refuse(refusal)
@@ -274,7 +269,7 @@ class Client(asyncio.BufferedProtocol):
         if connection.output_bytes:
             self._write()
         if hold and self._may_go_on():
-            self._listener.mark_dirty(self)
+            self._flush_soon()
 
     def _refuse(self, refusal: CloseConnection | FrameSizeError) -> None:
         """Nothing more is read."""
@@ -297,14 +292,17 @@ class Client(asyncio.BufferedProtocol):
         self._leaving = False
         if last_words:
             self.connection.send(last_words)
-        if not self.connection.has_pending:
+        if not self.connection.pending:
             self.close(self._refusal)
 
     def _dispatch_frames(self) -> bool:
         """Dispatches frames; returns True when one has to wait for responses before it."""
         connection = self.connection
-        while not self._closing and (frame := connection.next_frame()) is not None:
-            if connection.has_pending:
+        while connection.position != connection.end and not self._closing:
+            frame = connection.next_frame()
+            if frame is None:
+                break
+            if connection.pending:
                 overlapping = frame[:2].tobytes() == PRODUCE_KEY
                 if not connection.admits(overlapping):
                     # With sync=os and interval the responses of the produces before are ready once they are written.
@@ -321,12 +319,19 @@ class Client(asyncio.BufferedProtocol):
         return False
 
     def _on_output(self) -> None:
-        if not self._processing and not self._dirty:
+        if not self._processing:  # which writes at its end
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._dirty:
             self._dirty = True
-            self._listener.mark_dirty(self)
+            listener = self._listener
+            listener.dirty.append(self)
+            if not listener.turn_scheduled:
+                listener.commit_soon()
 
     def _may_go_on(self) -> bool:
-        return not self._stopped and not self.connection.has_pending
+        return not self._stopped and not self.connection.pending
 
     def flush(self) -> None:
         """Writes the responses that are ready, then goes on with requests that waited for them."""
@@ -336,7 +341,7 @@ class Client(asyncio.BufferedProtocol):
             if not self._leaving:
                 self._leave()
         elif self._held and self._may_go_on() and not self._closing:
-            self._process(self._listener.commit_soon)
+            self._process()
 
     def _write(self) -> None:
         connection = self.connection

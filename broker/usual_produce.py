@@ -5,6 +5,7 @@ tiny batch). Whatever is unusual or wrong is left to them, untouched; a property
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from broker.batch_checks import ACKS
 from broker.dispatch import Shortcut
@@ -21,6 +22,7 @@ from protocol.crc import crc32c
 from protocol.errors import KafkaError, MalformedMessage
 from protocol.fast_produce import FIRST_WITH_TOPIC_IDS, FLEXIBLE_VERSIONS, Answer, answers, failed_answer
 from protocol.headers import decode_request_header
+from protocol.record_walk import is_lone_value
 from protocol.wire import long_varint
 from storage.config import LogConfig
 from storage.log import PartitionLog
@@ -39,6 +41,7 @@ _UUID_BYTES = 16
 _NO_TAGS = b"\0\0\0"  # of the partition, the topic and the request
 _CODEC_MAX = int(Compression.ZSTD)  # attributes of more than a codec are not usual
 _NO_RECORDS = b"\1" + _NO_TAGS
+_NO_SEQUENCE = -1
 
 
 class _Target:
@@ -55,22 +58,17 @@ class _Target:
 class _Answers(PendingResponse):
     """Answers of one connection that become durable together."""
 
-    __slots__ = ("_observe", "answers", "sequence")
+    __slots__ = ("answers", "observe", "sequence")
+    overlapping = True
 
     def __init__(
         self, connection: ServerConnection, sequence: int, answers: list[bytes], observe: Callable[[], None] | None
     ) -> None:
-        self._connection = connection
+        self.connection = connection
         self.buffers = None
-        self.overlapping = True
         self.sequence = sequence
         self.answers = answers
-        self._observe = observe
-
-    def durable(self, error: Exception | None) -> None:
-        self.complete(self.answers if error is None else [failed_answer(answer) for answer in self.answers])
-        if self._observe is not None:
-            self._observe()
+        self.observe = observe
 
 
 class UsualProduce:
@@ -85,6 +83,9 @@ class UsualProduce:
         self._by_id = version >= FIRST_WITH_TOPIC_IDS
         self._targets: dict[bytes, _Target] = {}
         self._revision = -1
+        # Answers that wait for one and the same frame of the WAL: it calls back once for all of them.
+        self._waiting: list[_Answers] = []
+        self._waiting_for = _NO_SEQUENCE
 
     def take(self, frame: memoryview, correlation_id: int, client: Client, observe: Callable[[], None] | None) -> bool:
         """Appends the batch and queues the answer; `observe` is called then. False: nothing has been done."""
@@ -95,7 +96,11 @@ class UsualProduce:
             size = frame[position]
             position += 1
             if size > 0x7F:
-                size, position = long_varint(size, frame, position)
+                if frame[position] < 0x80:
+                    size += (frame[position] - 1) << 7
+                    position += 1
+                else:
+                    size, position = long_varint(size, frame, position)
             end = position + size - 1
             if end + len(_NO_TAGS) != len(frame) or frame[end] or frame[end + 1] or frame[end + 2]:
                 return False
@@ -122,15 +127,37 @@ class UsualProduce:
             return False  # as it was: the handler's attempt fails in the same way, and says so
         sequence = result.sequence
         answer = target.answer(correlation_id, result.base_offset, result.log_append_time_ms, result.log_start_offset)
-        last = client.connection.last_pending
-        if type(last) is _Answers and last.sequence == sequence and len(last.answers) < ANSWERS_MAX and observe is None:
-            if target.acks:
-                last.answers.append(answer)
-            return True
-        pending = _Answers(client.connection, sequence, [answer] if target.acks else [], observe)
-        client.connection.enqueue(pending)
-        self._services.logs.when_durable(sequence, pending.durable)
+        connection = client.connection
+        pending = connection.pending
+        if pending and observe is None:
+            last = pending[-1]
+            if type(last) is _Answers and last.sequence == sequence and len(last.answers) < ANSWERS_MAX:
+                if target.acks:
+                    last.answers.append(answer)
+                return True
+        answers = _Answers(connection, sequence, [answer] if target.acks else [], observe)
+        pending.append(answers)
+        if sequence == self._waiting_for:
+            self._waiting.append(answers)
+        else:
+            self._wait(answers)
         return True
+
+    def _wait(self, answers: _Answers) -> None:
+        """The first that waits for its frame."""
+        self._waiting_for = answers.sequence
+        self._waiting = waiting = [answers]
+        self._services.logs.when_durable(answers.sequence, partial(self._durable, waiting))
+
+    def _durable(self, waiting: list[_Answers], error: Exception | None) -> None:
+        if waiting is self._waiting:
+            self._waiting_for = _NO_SEQUENCE
+        for answers in waiting:
+            done = answers.answers
+            answers.buffers = done if error is None else [failed_answer(answer) for answer in done]
+            answers.connection.release()
+            if answers.observe is not None:
+                answers.observe()
 
     def _learn(self, prefix: bytes, frame: memoryview) -> _Target | None:
         """Reads a request in full; None if it is not usual: the same bytes mean the same in every request then."""
@@ -179,6 +206,8 @@ def usual_batch(records: memoryview, config: LogConfig, now_ms: int) -> BatchHea
         or crc32c(records[CHECKED_FROM:]) != batch.crc
     ):
         return None
+    if batch.record_count == 1 and not batch.attributes and is_lone_value(records, BATCH_OVERHEAD):
+        return batch if batch.base_timestamp == batch.max_timestamp else None
     try:
         times = record_times(records, batch)
     except KafkaError:

@@ -26,12 +26,17 @@ _PREFIX_BYTES = 12  # base offset and length, which the length does not count
 _SIZE_UP_TO_MAGIC = 17
 _SMALLEST_LENGTH = 14  # Kafka's LegacyRecord.RECORD_OVERHEAD_V0: less cannot be a batch of any magic
 _LENGTH_POSITION = 8
-_LEADER_EPOCH_POSITION = 12
 _MAGIC_POSITION = 16
 _CRC_POSITION = 17
 CHECKED_FROM = 21
 _MAX_TIMESTAMP_POSITION = 35
 _ZSTD_MIN_PRODUCE_VERSION = 7
+
+patch_batch = struct.Struct(">qii").pack_into
+"""patch_batch(records, position, base_offset, batch_length, leader_epoch): writes offset and leader epoch into a batch.
+
+The length between them is written as it is, so that one call does it; the checksum does not cover the three.
+"""
 
 _INT64 = struct.Struct(">q")
 _INT32 = struct.Struct(">i")
@@ -245,12 +250,6 @@ def pack_header(
     _HEADER.pack_into(batch, 0, base_offset, length, leader_epoch, MAGIC, 0, *fields)
     _UINT32.pack_into(batch, _CRC_POSITION, crc32c(memoryview(batch)[CHECKED_FROM:]))
     return batch
-
-
-def patch_batch(records: memoryview, position: int, base_offset: int, leader_epoch: int) -> None:
-    """Writes offset and leader epoch into the batch at `position`; the checksum does not cover them."""
-    _INT64.pack_into(records, position, base_offset)
-    _INT32.pack_into(records, position + _LEADER_EPOCH_POSITION, leader_epoch)
 
 
 def patch_log_append_time(records: memoryview, position: int, timestamp_ms: int) -> None:

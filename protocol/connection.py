@@ -22,18 +22,18 @@ class FrameSizeError(Exception):
 class PendingResponse:
     """The place of one request's response in the queue; complete it once, at any time."""
 
-    __slots__ = ("_connection", "buffers", "overlapping")
+    __slots__ = ("buffers", "connection", "overlapping")
 
     def __init__(self, connection: "ServerConnection", overlapping: bool) -> None:
         """`overlapping`: see `ServerConnection.admits`."""
-        self._connection = connection
+        self.connection = connection
         self.buffers: Sequence[Buffer] | None = None
         self.overlapping = overlapping
 
     def complete(self, buffers: Sequence[Buffer]) -> None:
         """Hands over the encoded response frame; no buffers at all: this request has no response (Produce with acks=0)."""
         self.buffers = buffers
-        self._connection.release()
+        self.connection.release()
 
 
 class ReceiveBuffer:
@@ -56,8 +56,8 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "_data", "_end", "_filled", "_large", "_large_bytes", "_output", "_pending", "_position",
-        "_serial", "_shared", "frame_bytes_max", "on_output", "output_bytes",
+        "_data", "_filled", "_large", "_large_bytes", "_output", "_serial", "_shared",
+        "end", "frame_bytes_max", "on_output", "output_bytes", "pending", "position",
     )  # fmt: skip
 
     def __init__(self, shared: ReceiveBuffer, frame_bytes_max: int, on_output: Callable[[], None]) -> None:
@@ -67,26 +67,30 @@ class ServerConnection:
         self.on_output = on_output
         # The window of received bytes not yet handed out: _data[_position:_end].
         self._data: memoryview = shared.view
-        self._position = 0
-        self._end = 0
+        self.position = 0
+        self.end = 0
         self._large: memoryview | None = None
         self._large_bytes = 0
         self._filled = 0
-        self._pending: deque[PendingResponse] = deque()
+        self.pending: deque[PendingResponse] = deque()
+        """Responses that are not sendable yet, in the order of their requests; `enqueue` adds to them."""
         self._serial = 0
         self._output: list[Buffer] = []
         self.output_bytes = 0
 
     # Bytes in
 
-    def receive_buffer(self) -> memoryview:
-        """Where the next bytes of this connection go; call `received` at once, before another connection uses the buffer."""
+    def receive_buffer(self, size_hint: int = -1) -> memoryview:  # noqa: ARG002
+        """Where the next bytes of this connection go; call `received` at once, before another connection uses the buffer.
+
+        It is what `asyncio.BufferedProtocol.get_buffer` has to be, hint and all.
+        """
         if self._large is not None:
             return self._large[self._filled :]
         view, start = self._shared.view, self._shared.used
-        kept = self._end - self._position
+        kept = self.end - self.position
         if kept:
-            view[start : start + kept] = self._data[self._position : self._end]
+            view[start : start + kept] = self._data[self.position : self.end]
         return view[start + kept :]
 
     def received(self, size: int) -> None:
@@ -94,13 +98,13 @@ class ServerConnection:
         large = self._large
         if large is None:
             shared = self._shared
-            kept = self._end - self._position
-            self._data, self._position = shared.view, shared.used
-            self._end = shared.used = shared.used + kept + size
+            kept = self.end - self.position
+            self._data, self.position = shared.view, shared.used
+            self.end = shared.used = shared.used + kept + size
             return
         self._filled += size
         if self._filled == self._large_bytes:
-            self._data, self._position, self._end = large, 0, self._filled
+            self._data, self.position, self.end = large, 0, self._filled
             self._large = None
         elif self._filled == len(large):
             self._allocate(self._large_bytes, large)
@@ -110,39 +114,39 @@ class ServerConnection:
 
         Raises FrameSizeError.
         """
-        start = self._position + SIZE_BYTES
-        if start > self._end:
+        start = self.position + SIZE_BYTES
+        if start > self.end:
             return None
-        (size,) = _SIZE.unpack_from(self._data, self._position)
+        (size,) = _SIZE.unpack_from(self._data, self.position)
         if size < 0 or size > self.frame_bytes_max:
             raise FrameSizeError(f"frame of {size} bytes, at most {self.frame_bytes_max} are allowed")
         stop: int = start + size
-        if stop > self._end:
+        if stop > self.end:
             return None
-        self._position = stop
+        self.position = stop
         return self._data[start:stop]
 
     def put_back(self, frame: memoryview) -> None:
         """Undoes the `next_frame` that returned `frame`."""
-        self._position -= len(frame) + SIZE_BYTES
+        self.position -= len(frame) + SIZE_BYTES
 
     def keep_rest(self) -> None:
         """Copies what was not handed out, since the shared buffer is reset before the next read."""
         if self._large is not None:
             return
-        if self._position == self._end:
+        if self.position == self.end:
             self._data = self._shared.view
             return
-        rest = self._data[self._position : self._end]
+        rest = self._data[self.position : self.end]
         if len(rest) >= SIZE_BYTES:
             needed = SIZE_BYTES + _SIZE.unpack_from(rest)[0]
             # A frame that would leave little room beside what is there already is not worth the double copy.
             if needed > len(rest) and needed > len(self._shared.view) // 2:
                 self._allocate(needed, rest)
-                self._position = self._end = 0
+                self.position = self.end = 0
                 return
         # A bytearray, because record batches are patched in place.
-        self._data, self._position, self._end = memoryview(bytearray(rest)), 0, len(rest)
+        self._data, self.position, self.end = memoryview(bytearray(rest)), 0, len(rest)
 
     def _allocate(self, needed: int, head: memoryview) -> None:
         size = min(needed, max(FIRST_ALLOCATION_BYTES, 4 * len(head)))
@@ -153,22 +157,13 @@ class ServerConnection:
 
     # Responses out
 
-    @property
-    def has_pending(self) -> bool:
-        return bool(self._pending)
-
-    @property
-    def last_pending(self) -> PendingResponse | None:
-        """The response that was queued last, unless it is sent already."""
-        return self._pending[-1] if self._pending else None
-
     def admits(self, overlapping: bool) -> bool:
         """Whether the next request may be handled now.
 
         Kafka handles one request of a connection at a time. So do we, except that produces overlap: all produces in
         flight on a connection share one group commit.
         """
-        pending = self._pending
+        pending = self.pending
         return not pending or (overlapping and not self._serial and len(pending) < PENDING_RESPONSES_MAX)
 
     def expect(self, overlapping: bool) -> PendingResponse:
@@ -179,7 +174,7 @@ class ServerConnection:
 
     def enqueue(self, response: PendingResponse) -> None:
         """Queues a response that is not there yet."""
-        self._pending.append(response)
+        self.pending.append(response)
         if not response.overlapping:
             self._serial += 1
 
@@ -191,7 +186,7 @@ class ServerConnection:
 
     def release(self) -> None:
         """Moves responses that are complete, up to the first that is not, to the output."""
-        pending = self._pending
+        pending = self.pending
         moved = False
         while pending and (buffers := pending[0].buffers) is not None:
             if not pending.popleft().overlapping:

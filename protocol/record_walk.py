@@ -23,17 +23,8 @@ def walk_plain(data: memoryview, count: int) -> tuple[int, int]:
     """(smallest, largest) timestamp delta of the `count` records that fill `data`, the payload of a plain batch.
 
     Raises KafkaError INVALID_RECORD for anything but `count` whole records, UNKNOWN_SERVER_ERROR, as Kafka does, for a
-    length that is no int32.
+    length that is no int32. Varints of one byte are read in line; most are.
     """
-    if count == 1 and _LONE_BYTES_MIN <= len(data) <= _LONE_BYTES_MAX:
-        opening = _opening_of_lone_value(len(data))
-        if data[: len(opening)].tobytes() == opening and not data[-1]:
-            return 0, 0
-    return _walk_plain(data, count)
-
-
-def _walk_plain(data: memoryview, count: int) -> tuple[int, int]:
-    """Varints of one byte are read in line; most are."""
     position = smallest = largest = 0
     try:
         for index in range(count):
@@ -63,6 +54,18 @@ def _walk_plain(data: memoryview, count: int) -> tuple[int, int]:
     return smallest, largest
 
 
+def is_lone_value(data: memoryview, position: int) -> bool:
+    """Whether the bytes from `position` on are one whole record without key and headers, at its batch's own time.
+
+    Many small producers send such records: comparing takes a tenth of the time of walking. False says nothing.
+    """
+    size = len(data) - position
+    if not _LONE_BYTES_MIN <= size <= _LONE_BYTES_MAX:
+        return False
+    opening = _opening_of_lone_value(size)
+    return data[position : position + len(opening)] == opening and not data[-1]
+
+
 def walk_compressed(data: Buffer, count: int) -> tuple[int, int]:
     """As `walk_plain`, for the decompressed payload of a compressed batch.
 
@@ -89,7 +92,7 @@ def walk_compressed(data: Buffer, count: int) -> tuple[int, int]:
 def _opening_of_lone_value(size: int) -> bytes:
     """How `size` bytes begin that are one record without key and headers, at the batch's own time; they end with a zero byte.
 
-    Their number says it all. Many small producers send such records: comparing takes a third of the time of walking.
+    Their number says it all.
     """
     body = size - 1
     while body + len(unsigned_varint(body << 1)) > size:

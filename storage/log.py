@@ -170,18 +170,14 @@ class PartitionLog:
         if len(batches) > 1 or batches[0].producer_id >= 0:
             duplicate = self._check_producers(batches)
             if duplicate is not None:
-                first, last, offset, timestamp = duplicate
+                _, _, offset, timestamp = duplicate
                 # The original may not be durable yet: wait for what this log has appended last.
-                return AppendResult(
-                    offset, offset + ((last - first) & 0x7FFFFFFF), timestamp, self.log_start_offset, self._sequence
-                )
+                return AppendResult(offset, timestamp, self.log_start_offset, self._sequence)
         config = self.config
         append_time_ms = now_ms if config.message_timestamp_type == "LogAppendTime" else NO_TIMESTAMP
         base_offset = self.log_end_offset
-        segment_bytes = config.segment_bytes
-        for batch in batches:
-            if batch.size > segment_bytes:
-                raise KafkaError(ErrorCode.RECORD_LIST_TOO_LARGE)
+        if len(records) > config.segment_bytes and any(batch.size > config.segment_bytes for batch in batches):
+            raise KafkaError(ErrorCode.RECORD_LIST_TOO_LARGE)
         for batch in batches:
             self._append_batch(records, batch, append_time_ms)
             if batch.producer_id >= 0:
@@ -191,7 +187,7 @@ class PartitionLog:
                 )  # fmt: skip
                 if batch.attributes & TRANSACTIONAL:
                     self.producers.begin_transaction(batch.producer_id, batch.base_offset)
-        return AppendResult(base_offset, self.log_end_offset - 1, append_time_ms, self.log_start_offset, self._sequence)
+        return AppendResult(base_offset, append_time_ms, self.log_start_offset, self._sequence)
 
     def append_marker(
         self, producer_id: int, producer_epoch: int, coordinator_epoch: int, *, commit: bool, now_ms: int
@@ -223,7 +219,7 @@ class PartitionLog:
         )
         if aborted is not None:
             self.aborted.add(aborted)
-        return AppendResult(batch.base_offset, batch.base_offset, append_time_ms, self.log_start_offset, self._sequence)
+        return AppendResult(batch.base_offset, append_time_ms, self.log_start_offset, self._sequence)
 
     def _check_producers(self, batches: list[BatchHeader]) -> tuple[int, int, int, int] | None:
         if len(batches) > 1 and any(batch.producer_id >= 0 for batch in batches):
@@ -248,12 +244,13 @@ class PartitionLog:
     def _append_batch(self, records: memoryview, batch: BatchHeader, append_time_ms: int) -> None:
         position, size = batch.position, batch.size
         base_offset, leader_epoch = self.log_end_offset, self.leader_epoch
-        header = bytes(records[position : position + BATCH_OVERHEAD]) if append_time_ms >= 0 else None
+        as_it_came = None
         if append_time_ms >= 0:
+            as_it_came = bytes(records[position : position + BATCH_OVERHEAD])
             patch_log_append_time(records, position, append_time_ms)
             stamped = BatchHeader(records, position)
             batch.crc, batch.attributes, batch.max_timestamp = stamped.crc, stamped.attributes, append_time_ms
-        patch_batch(records, position, base_offset, leader_epoch)
+        patch_batch(records, position, base_offset, batch.batch_length, leader_epoch)
         payload = records if size == len(records) else records[position : position + size]
         try:
             group = self._services.wal.add(
@@ -261,20 +258,19 @@ class PartitionLog:
             )
         except KafkaError:
             # As it came: the caller may look at it again to say what was wrong.
-            if header is None:
-                patch_batch(records, position, 0, -1)
+            if as_it_came is None:
+                patch_batch(records, position, 0, batch.batch_length, -1)
             else:
-                records[position : position + BATCH_OVERHEAD] = header
+                records[position : position + BATCH_OVERHEAD] = as_it_came
             raise
         batch.base_offset = base_offset
-        next_offset = base_offset + batch.last_offset_delta + 1
+        self.log_end_offset = next_offset = base_offset + batch.last_offset_delta + 1
         self.tail.add(base_offset, next_offset, size, batch.max_timestamp, group.file, group.position - size)
         epochs = self.epochs.epochs
         if not epochs or epochs[-1] != leader_epoch:
             self.epochs.assign(leader_epoch, base_offset)
         group.end_offsets[self] = next_offset
         self._sequence = group.sequence
-        self.log_end_offset = next_offset
 
     def replay(self, batch: BatchHeader, file: TailFile, position: int, now_ms: int) -> bool:
         """Recovery: a batch found in the WAL at `position` of `file`. False if the log holds it already; ValueError on a gap."""

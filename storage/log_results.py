@@ -6,13 +6,10 @@ from storage.file_system import File
 class AppendResult:
     """Where a batch went; `sequence` is what to wait for with `LogManager.when_durable`."""
 
-    __slots__ = ("base_offset", "last_offset", "log_append_time_ms", "log_start_offset", "sequence")
+    __slots__ = ("base_offset", "log_append_time_ms", "log_start_offset", "sequence")
 
-    def __init__(
-        self, base_offset: int, last_offset: int, log_append_time_ms: int, log_start_offset: int, sequence: int
-    ) -> None:
+    def __init__(self, base_offset: int, log_append_time_ms: int, log_start_offset: int, sequence: int) -> None:
         self.base_offset = base_offset
-        self.last_offset = last_offset
         self.log_append_time_ms = log_append_time_ms
         """-1 unless the log stamps records itself, or the batch is a duplicate (then its time), as in Kafka."""
         self.log_start_offset = log_start_offset

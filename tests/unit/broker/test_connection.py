@@ -148,7 +148,7 @@ def test_responses_leave_in_request_order(order: list[int]) -> None:
         pending[number].complete([bytes([number])])
         sent += b"".join(connection.take_output())
     assert sent == bytes(range(6))
-    assert not connection.has_pending
+    assert not connection.pending
 
 
 def test_a_request_without_response_lets_the_next_one_through() -> None:

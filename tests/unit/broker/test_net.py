@@ -12,7 +12,7 @@ from broker.bounded_log import LOG_LINES_PER_SECOND, BoundedLog
 from broker.deferred import Deferred
 from broker.dispatch import Dispatcher
 from broker.metrics import LATENCY_SAMPLE_EVERY, Metrics
-from broker.net import Client, Entrance, KafkaListener
+from broker.net import IDLE_CHECKS_PER_PERIOD, Client, Entrance, KafkaListener
 from broker.registry import Api
 from protocol.api_keys import ApiKey
 from protocol.codec import encode_request
@@ -356,10 +356,12 @@ def test_connections_are_bounded_and_idle_ones_closed() -> None:
     assert not first[1].closed
     second[0].connection_lost(None)
     assert net.metrics.connections == 1
-    net.loop.now += 0.9
-    net.listener._check_idle()
+    for _ in range(IDLE_CHECKS_PER_PERIOD):
+        net.listener._check_idle()
+    net.deliver(first[0], heartbeat(1))
+    for _ in range(IDLE_CHECKS_PER_PERIOD):
+        net.listener._check_idle()
     assert not first[1].closed
-    net.loop.now += 0.2
     net.listener._check_idle()
     assert first[1].closed
     assert net.metrics.connections_closed == {"too many connections": 1, "idle": 1}

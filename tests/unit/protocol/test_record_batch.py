@@ -137,7 +137,7 @@ def test_what_others_build_is_read(codec: Compression, builder: Any, records: li
 @codecs
 def test_patching_keeps_the_batch_valid(codec: Compression) -> None:
     batch = memoryview(build_batch(two(), codec=codec))
-    patch_batch(batch, 0, 2**40, 17)
+    patch_batch(batch, 0, 2**40, len(batch) - 12, 17)
     (header,) = parse_batches(batch)
     assert (header.base_offset, header.leader_epoch) == (2**40, 17)
     patch_log_append_time(batch, 0, NOW_MS + 99)
@@ -154,7 +154,7 @@ def test_several_batches_are_walked_and_a_cut_one_is_left_out() -> None:
     assert [(h.position, h.base_offset, h.size) for h in headers] == [(0, 0, len(first)), (len(first), 2, len(second))]
     for cut in range(1, len(second)):
         assert len(walk_batches(whole[:-cut])) == 1
-    patch_batch(whole, headers[1].position, 9, 1)
+    patch_batch(whole, headers[1].position, 9, headers[1].batch_length, 1)
     assert parse_batches(whole)[1].base_offset == 9
     assert crc_matches(whole, headers[1])
 

@@ -194,7 +194,7 @@ async def test_aborted_records_and_markers_are_not_shown(door: Door) -> None:
 
     def at(offset: int, data: bytes | bytearray) -> bytes:
         patched = bytearray(data)
-        patch_batch(memoryview(patched), 0, offset, 0)
+        patch_batch(patched, 0, offset, len(patched) - 12, 0)
         return bytes(patched)
 
     transactional = {"producer_id": 5, "producer_epoch": 0, "base_sequence": 0, "attributes": 0x10}
