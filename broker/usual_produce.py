@@ -20,7 +20,7 @@ from protocol.compression import Compression
 from protocol.connection import PendingResponse, ServerConnection
 from protocol.crc import crc32c
 from protocol.errors import KafkaError, MalformedMessage
-from protocol.fast_produce import FIRST_WITH_TOPIC_IDS, FLEXIBLE_VERSIONS, Answer, answers, failed_answer
+from protocol.fast_produce import FIRST_WITH_TOPIC_IDS, FLEXIBLE_VERSIONS, Answer, answer_encoder, failed_answer
 from protocol.headers import decode_request_header
 from protocol.record_walk import is_lone_value
 from protocol.wire import long_varint
@@ -69,6 +69,14 @@ class _Answers(PendingResponse):
         self.sequence = sequence
         self.answers = answers
         self.observe = observe
+
+
+def _joins(told: list[bytes], sequence: int, last: PendingResponse) -> bool:
+    """Adds an answer to the last one of its connection if both wait for the same frame."""
+    if type(last) is not _Answers or last.sequence != sequence or len(last.answers) >= ANSWERS_MAX:
+        return False
+    last.answers += told
+    return True
 
 
 class UsualProduce:
@@ -129,13 +137,10 @@ class UsualProduce:
         answer = target.answer(correlation_id, result.base_offset, result.log_append_time_ms, result.log_start_offset)
         connection = client.connection
         pending = connection.pending
-        if pending and observe is None:
-            last = pending[-1]
-            if type(last) is _Answers and last.sequence == sequence and len(last.answers) < ANSWERS_MAX:
-                if target.acks:
-                    last.answers.append(answer)
-                return True
-        answers = _Answers(connection, sequence, [answer] if target.acks else [], observe)
+        told = [answer] if target.acks else []
+        if pending and observe is None and _joins(told, sequence, pending[-1]):
+            return True
+        answers = _Answers(connection, sequence, told, observe)
         pending.append(answers)
         if sequence == self._waiting_for:
             self._waiting.append(answers)
@@ -143,21 +148,21 @@ class UsualProduce:
             self._wait(answers)
         return True
 
-    def _wait(self, answers: _Answers) -> None:
+    def _wait(self, first: _Answers) -> None:
         """The first that waits for its frame."""
-        self._waiting_for = answers.sequence
-        self._waiting = waiting = [answers]
-        self._services.logs.when_durable(answers.sequence, partial(self._durable, waiting))
+        self._waiting_for = first.sequence
+        self._waiting = waiting = [first]
+        self._services.logs.when_durable(first.sequence, partial(self._durable, waiting))
 
     def _durable(self, waiting: list[_Answers], error: Exception | None) -> None:
         if waiting is self._waiting:
             self._waiting_for = _NO_SEQUENCE
-        for answers in waiting:
-            done = answers.answers
-            answers.buffers = done if error is None else [failed_answer(answer) for answer in done]
-            answers.connection.release()
-            if answers.observe is not None:
-                answers.observe()
+        for pending in waiting:
+            done = pending.answers
+            pending.buffers = done if error is None else [failed_answer(answer) for answer in done]
+            pending.connection.release()
+            if pending.observe is not None:
+                pending.observe()
 
     def _learn(self, prefix: bytes, frame: memoryview) -> _Target | None:
         """Reads a request in full; None if it is not usual: the same bytes mean the same in every request then."""
@@ -179,7 +184,7 @@ class UsualProduce:
             return None
         if len(self._targets) >= TARGETS_MAX:
             self._targets.clear()
-        answer = answers(self._encode, data.name, data.topic_id, row.index)
+        answer = answer_encoder(self._encode, data.name, data.topic_id, row.index)
         target = self._targets[prefix] = _Target(topic.partitions[row.index], request.acks, answer)
         return target
 

@@ -80,7 +80,7 @@ class ServerConnection:
 
     # Bytes in
 
-    def receive_buffer(self, size_hint: int = -1) -> memoryview:  # noqa: ARG002
+    def receive_buffer(self, sizehint: int = -1) -> memoryview:  # noqa: ARG002
         """Where the next bytes of this connection go; call `received` at once, before another connection uses the buffer.
 
         It is what `asyncio.BufferedProtocol.get_buffer` has to be, hint and all.

@@ -144,7 +144,7 @@ Answer: TypeAlias = Callable[[int, int, int, int], bytes]
 """A whole response frame by correlation id, base offset, log append time in ms and log start offset."""
 
 
-def answers(encode: Encode, name: str, topic_id: bytes, partition: int) -> Answer:
+def answer_encoder(encode: Encode, name: str, topic_id: bytes, partition: int) -> Answer:
     """Encodes responses to requests of one partition that went well, by filling in what differs between them."""
     row = ProduceResponse.PartitionProduceResponse(index=partition)
     topic = ProduceResponse.TopicProduceResponse(name=name, topic_id=topic_id, partition_responses=[row])
