@@ -4,8 +4,10 @@
 
 Vectors are synthetic as embeddings are: unit length, around centres of which a few are frequent, with noise of which few directions
 carry most; they arrive in random order. Truth is an exact scan with numpy over what was sent. CPU and memory are the vector worker's:
-`RAM` counts all that it has resident more than before, `anonymous` what of that is its own; the rest is pages of its files, which the
-kernel may take back. Closed loop: every client sends its next search when it has the answer to the last.
+`RAM` counts all that it has resident more than an empty worker, pages of its mapped files included; `anonymous` what of that is its own: the
+rest the kernel may take back. It is told after the build, after searches, and after a restart and as many searches; `peak` is the highest
+ever, while a graph is built. What the kernel caches of files that are read, not mapped, counts for neither. Closed loop: every client sends
+its next search when it has the answer to the last; they share the machine with the broker.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from typing import Any
 import faiss
 import numpy as np
 import psutil
+import uvloop
 from rich.console import Console
 from senselog_client import SenselogClient
 from senselog_client.request import build_request
@@ -113,11 +116,19 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What the worker has used: CPU seconds, resident bytes, and those of them that are its own."""
+    """What the worker has used: CPU seconds, resident bytes, those of them that are its own, and the most that were ever resident."""
 
     cpu_s: float
     resident_bytes: int
     anonymous_bytes: int
+    peak_bytes: int
+
+    def ram(self, before: "Use", count: int) -> dict[str, float]:
+        """Figures: bytes for each of `count` vectors, over those `before`."""
+        return {
+            "RAM bytes per vector": (self.resident_bytes - before.resident_bytes) / count,
+            "of that anonymous": (self.anonymous_bytes - before.anonymous_bytes) / count,
+        }
 
 
 def use(broker: Broker) -> Use:
@@ -126,13 +137,13 @@ def use(broker: Broker) -> Use:
         if any("vector.worker" in part for part in child.cmdline()):
             times = child.cpu_times()
             lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
-            sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith("Rss")}
-            return Use(times.user + times.system, sum(sizes.values()), sizes["RssAnon:"])
+            sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("Vm", "Rss"))}
+            return Use(times.user + times.system, sizes["VmRSS:"], sizes["RssAnon:"], sizes["VmHWM:"])
     raise RuntimeError("the broker has no vector worker")
 
 
-def load(broker: Broker, vectors: Vectors, truth: Truth) -> Result:
-    """Sends all vectors and waits until they are indexed and every build is over."""
+def load(broker: Broker, vectors: Vectors, truth: Truth) -> tuple[Use, Result]:
+    """Sends all vectors and waits until they are indexed and every build is over; also what an empty worker uses."""
     configs = {"vector.embedding.model": "none", "vector.dimensions": str(vectors.queries.shape[1])}
     librdkafka.create_topic(broker.bootstrap, TOPIC, 1, **search_path.VECTORS, **configs)
     search_path.wait_indexed(broker, TOPIC, 0)
@@ -152,7 +163,7 @@ def load(broker: Broker, vectors: Vectors, truth: Truth) -> Result:
     partition = wait_settled(broker, vectors.count)
     after = use(broker)
     cpu_s = after.cpu_s - before.cpu_s
-    return Result(
+    return before, Result(
         f"build {vectors.count:,} vectors",
         broker.name,
         {
@@ -160,8 +171,8 @@ def load(broker: Broker, vectors: Vectors, truth: Truth) -> Result:
             "CPU s": cpu_s,
             "vectors/s until all are indexed and built": vectors.count / (time.perf_counter() - started - SETTLED_S),
             "segments": float(len(partition["segments"])),
-            "RAM bytes per vector": (after.resident_bytes - before.resident_bytes) / vectors.count,
-            "of that anonymous": (after.anonymous_bytes - before.anonymous_bytes) / vectors.count,
+            **after.ram(before, vectors.count),
+            "peak bytes per vector": (after.peak_bytes - before.resident_bytes) / vectors.count,
             "disk bytes per vector": partition["disk_bytes"] / vectors.count,
         },
     )
@@ -181,22 +192,22 @@ def wait_settled(broker: Broker, count: int) -> dict[str, Any]:
     raise TimeoutError(f"not built after {WAIT_S} s")
 
 
-def searches(broker: Broker, vectors: Vectors, truth: Truth, clients: int) -> Result:
-    """All queries again and again by `clients` connections at once, as one search each."""
+def searches(broker: Broker, vectors: Vectors, truth: Truth, clients: int, empty: Use, when: str = "") -> Result:
+    """All queries again and again by `clients` connections at once, as one search each; `empty`: what a worker uses without vectors."""
     options: dict[str, Any] = {"limit": NEIGHBOURS, "include": ()}
     frames = []
     for query in vectors.queries:
         message = bytes(build_request(TOPIC, [{"vector": query}], **options).encode(version=0))
         body = encode_request_header(ApiKey.VECTOR_SEARCH, 0, 1, "bench") + message
         frames.append(struct.pack(">i", len(body)) + body)
-    asyncio.run(_ask_all(broker, frames, clients, searches_each=20))  # pages are read, caches filled
-    before, started = use(broker), time.perf_counter()
+    uvloop.run(ask_all(broker, frames, clients, searches_each=20))  # pages are read, caches filled
+    before, started, own_cpu_s = use(broker), time.perf_counter(), time.process_time()
     broker_cpu_s = broker.cpu_seconds()
-    answers, millis = asyncio.run(_ask_all(broker, frames, clients, searches_each=SEARCHES_PER_CLIENT))
-    seconds, after = time.perf_counter() - started, use(broker)
+    answers, millis = uvloop.run(ask_all(broker, frames, clients, searches_each=SEARCHES_PER_CLIENT))
+    seconds, after, own_cpu_s = time.perf_counter() - started, use(broker), time.process_time() - own_cpu_s
     broker_cpu_s = broker.cpu_seconds() - broker_cpu_s
     return Result(
-        f"search, {clients} client{'s' if clients > 1 else ''}",
+        f"search, {clients} client{'s' if clients > 1 else ''}{when}",
         broker.name,
         {
             "recall@10": truth.recall(answers),
@@ -205,30 +216,64 @@ def searches(broker: Broker, vectors: Vectors, truth: Truth, clients: int) -> Re
             "searches/s": len(millis) / seconds,
             "worker CPU ms per search": (after.cpu_s - before.cpu_s) / len(millis) * 1e3,
             "broker CPU ms per search": broker_cpu_s / len(millis) * 1e3,
+            "client CPU ms per search": own_cpu_s / len(millis) * 1e3,
+            **after.ram(empty, vectors.count),
         },
     )
 
 
-async def _ask_all(
+async def ask_all(
     broker: Broker, frames: list[bytes], clients: int, searches_each: int
 ) -> tuple[dict[int, list[int]], list[float]]:
     """Offsets found by number of the query, and the milliseconds of each search."""
     host, _, port = broker.bootstrap.rpartition(":")
     answers: dict[int, bytes] = {}
     millis: list[float] = []
-
-    async def client(number: int) -> None:
-        reader, writer = await asyncio.open_connection(host, int(port))
-        for turn in range(searches_each):
-            query = (turn * clients + number) % len(frames)
-            began = time.perf_counter()
-            writer.write(frames[query])
-            answers[query] = await reader.readexactly(struct.unpack(">i", await reader.readexactly(4))[0])
-            millis.append((time.perf_counter() - began) * 1e3)
-        writer.close()
-
-    await asyncio.gather(*(client(number) for number in range(clients)))
+    loop = asyncio.get_running_loop()
+    queries = [[(turn * clients + number) % len(frames) for turn in range(searches_each)] for number in range(clients)]
+    asked = [_Client(frames, one, answers, millis) for one in queries]
+    for client in asked:
+        await loop.create_connection(lambda client=client: client, host, int(port))  # type: ignore[misc]
+    await asyncio.gather(*(client.done for client in asked))
     return {number: _offsets(data) for number, data in answers.items()}, millis
+
+
+class _Client(asyncio.Protocol):
+    """One connection that asks `queries` one after the other; little work, since it shares the machine with what is measured."""
+
+    def __init__(self, frames: list[bytes], queries: list[int], answers: dict[int, bytes], millis: list[float]) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self._frames = frames
+        self._queries = iter(queries)
+        self._answers = answers
+        self._millis = millis
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._ask()
+
+    def _ask(self) -> None:
+        self._query = next(self._queries, -1)
+        if self._query < 0:
+            self._transport.close()
+            self.done.set_result(None)
+            return
+        self._began = time.perf_counter()
+        self._transport.write(self._frames[self._query])
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if len(self._received) >= 4 and len(self._received) == 4 + int.from_bytes(self._received[:4]):
+            self._millis.append((time.perf_counter() - self._began) * 1e3)
+            self._answers[self._query] = self._received[4:]
+            self._received = b""
+            self._ask()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(exc or ConnectionError("the broker closed the connection"))
 
 
 def _offsets(data: bytes) -> list[int]:
@@ -311,18 +356,17 @@ def main() -> int:
     process = None
     try:
         process, broker = start_senselog(directory, ("storage.sync=os",), pin=False)
-        results = [load(broker, vectors, truth)]
+        empty, built = load(broker, vectors, truth)
+        results = [built]
         console.print(results[-1].figures)
         for clients in (1, chosen.clients):
-            results.append(searches(broker, vectors, truth, clients))
+            results.append(searches(broker, vectors, truth, clients, empty))
             console.print(results[-1].figures)
         stop_senselog(process)
         results.append(codes(directory, vectors, truth))
         process, broker, result = restart(directory, vectors)
         results.append(result)
-        after = use(broker)
-        result.figures["RAM bytes per vector then"] = after.resident_bytes / vectors.count
-        result.figures["of that anonymous"] = after.anonymous_bytes / vectors.count
+        results.append(searches(broker, vectors, truth, chosen.clients, empty, " after the restart"))
     finally:
         if process is not None:
             stop_senselog(process)
