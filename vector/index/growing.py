@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from vector.arrays import Bool, Float32, Int64
+from vector.arrays import Bool, Float32, Int64, Stored
 from vector.index.columns import Columns
 from vector.index.fields import Fields, appended
-from vector.index.scoring import rough_scores, stored_form
-from vector.index.segment import Trust, best
+from vector.index.scan import nearest_rows
+from vector.index.scoring import stored_form
+from vector.index.segment import Trust
 from vector.index.settings import POSTINGS_PER_ROW_MAX, Counts, IndexSettings, Run
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class GrowingSegment:
-    """fp32 rows, one per distinct content, with postings. Appended to by one thread; any thread may search a view.
+    """Rows in the stored precision, one per distinct content, with postings. Appended to by one thread; any thread may search a view.
 
     Arrays only grow: a view remembers how many rows and postings were published when it was taken.
     """
@@ -40,7 +41,7 @@ class GrowingSegment:
         self._text_bytes = 0
         self._searchable_texts: GrowingTexts | None = None
         self._node_postings: list[list[int]] = []
-        self._vectors = np.empty((INITIAL_ROWS, settings.dimensions), dtype=np.float32)
+        self._vectors: Stored = np.empty((INITIAL_ROWS, settings.dimensions), dtype=settings.vector_dtype)
         self._columns = Columns(
             offsets=np.empty(INITIAL_ROWS, dtype=np.int64),
             timestamps_ms=np.empty(INITIAL_ROWS, dtype=np.int64),
@@ -163,8 +164,8 @@ class GrowingSegment:
     def view(self) -> "GrowingView":
         return GrowingView(self)
 
-    def picture(self) -> tuple[Columns, tuple[Fields, ...], Float32]:
-        """Published columns, fields and rows (float32[n, d]), without copying."""
+    def picture(self) -> tuple[Columns, tuple[Fields, ...], Stored]:
+        """Published columns, fields and rows ([n, d]), without copying."""
         nodes, postings, timestamp_min, timestamp_max, chunked, fields = self._published
         columns = self._columns  # read after the counts: it can only be longer than they say
         return (
@@ -221,14 +222,10 @@ class GrowingView:
         return [self._segment.text(int(node)) for node in nodes]
 
     def rows(self, nodes: Int64) -> Float32:
-        return self._vectors[nodes]
+        return self._vectors[nodes].astype(np.float32, copy=False)
 
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
-        nodes = np.arange(len(self._vectors)) if mask is None else np.flatnonzero(mask)
-        contiguous = len(nodes) and nodes[-1] - nodes[0] == len(nodes) - 1
-        # Nodes of an offset range lie side by side: a slice is not copied.
-        rows = self._vectors[nodes[0] : nodes[-1] + 1] if contiguous else self._vectors[nodes]
-        return best(rough_scores(rows, vector, self._metric), nodes, wanted, vector, self._metric)
+        return nearest_rows(self._vectors, vector, self._metric, mask, wanted)
 
     def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:
         raise NotImplementedError("a growing segment has no graph")

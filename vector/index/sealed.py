@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
-from vector.arrays import Bool, Float32, Int64
+from vector.arrays import Bool, Float32, Int64, Stored
 from vector.index.columns import Columns, distinct
 from vector.index.fields import Fields
 from vector.index.fields import decode as decode_fields
 from vector.index.files import PiecesFile, map_verified, read_faiss, verify
-from vector.index.scoring import rounding_margin
+from vector.index.scan import nearest_rows
 from vector.index.segment import closeness
 from vector.index.segment_files import (
     COLUMNS_SUFFIX,
@@ -62,6 +62,7 @@ class SealedSegment:
         self.graph_trust = header.graph_trust
         self._data = data
         self._vectors = vectors
+        self._rows = _rows_of(vectors)
         self._graph = graph
         self._texts = texts
         self._rows_file = rows_file
@@ -144,23 +145,10 @@ class SealedSegment:
             # A graph's hits: each touched page of the mapping would bring its neighbours and stay, soon the whole file.
             stored = np.frombuffer(self._rows_file.read(nodes.tolist()), dtype=self._dtype)
             return stored.reshape(len(nodes), self._vectors.d).astype(np.float32)
-        rows: Float32 = self._vectors.reconstruct_batch(np.ascontiguousarray(nodes, dtype=np.int64))
-        return rows
+        return self._rows[nodes].astype(np.float32, copy=False)
 
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
-        matching = self.node_count if mask is None else int(np.count_nonzero(mask))
-        parameters, bits = None, None
-        if mask is not None:
-            bits = np.packbits(mask, bitorder="little")
-            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
-        count = min(matching, wanted + 8)
-        while True:
-            scores, nodes = self._vectors.search(vector[None], count, params=parameters)
-            found = nodes[0][nodes[0] >= 0]
-            score = scores[0][: len(found)]
-            if count >= matching or abs(score[wanted - 1] - score[-1]) > rounding_margin(score, vector, self._metric):
-                return np.asarray(found, dtype=np.int64)
-            count = min(matching, count * 4)  # the last ones may tie: fetch until they do not
+        return nearest_rows(self._rows, vector, self._metric, mask, wanted)
 
     def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:
         if self._graph is None:
@@ -190,3 +178,15 @@ class SealedSegment:
     def hashes_of(self, nodes: Int64) -> list[bytes]:
         raw = self._data.hashes[nodes].tobytes()  # tolist() would strip trailing zero bytes
         return [raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES)]
+
+
+def _rows_of(vectors: Any) -> Stored:
+    """What a flat index holds, [n, d], where it lies, which is in the file; valid as long as the index is."""
+    shape = (vectors.ntotal, vectors.d)
+    dtype = np.float16 if vectors.code_size == 2 * vectors.d else np.float32
+    if not vectors.ntotal:  # compaction has taken every record
+        return np.empty(shape, dtype=dtype)
+    rows: Stored = (
+        faiss.rev_swig_ptr(vectors.codes.data(), vectors.ntotal * vectors.code_size).view(dtype).reshape(shape)
+    )
+    return rows

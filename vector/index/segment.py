@@ -9,7 +9,6 @@ import numpy as np
 from vector.arrays import Bool, Float32, Float64, Int64
 from vector.index.columns import Columns
 from vector.index.fields import Fields
-from vector.index.scoring import rounding_margin
 from vector.index.settings import Counts, Metric
 
 if TYPE_CHECKING:
@@ -100,12 +99,3 @@ def closeness(scores: Float32, vectors: Float32, metric: Metric) -> Float32 | Fl
     # In float64: the score of a hit that FAISS did not find is the lowest float32.
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     return np.asarray(score / np.maximum(lengths, 1e-30), dtype=np.float64)
-
-
-def best(scores: Float32, nodes: Int64, wanted: int, vector: Float32, metric: Metric) -> Int64:
-    """Those of `nodes` whose score is among the `wanted` highest of `scores`, and all that may tie with the last of them."""
-    if wanted >= len(scores):
-        return nodes
-    cut = np.partition(scores, len(scores) - wanted)[len(scores) - wanted]
-    kept: Int64 = nodes[scores >= cut - rounding_margin(scores, vector, metric)]
-    return kept
