@@ -327,7 +327,7 @@ def codes(directory: Path, vectors: Vectors, truth: Truth) -> Result:
             for segment, graph in graphs:
                 given = faiss.SearchParametersHNSW(efSearch=width)
                 scores, nodes = (found[0] for found in graph.search(query[None], fetch_count(NEIGHBOURS), params=given))
-                offsets = [int(segment.columns.offsets[segment.postings_of(int(node))[0]]) for node in nodes]
+                offsets = [int(segment.columns.offsets[segment.postings_of(np.array([node]))[1][0]]) for node in nodes]
                 exact = similarities(segment.rows(nodes), query, "cosine")
                 by_codes += zip(scores.tolist(), offsets, strict=True)
                 by_vectors += zip(exact.tolist(), offsets, strict=True)

@@ -78,7 +78,7 @@ def _check_sealed(directory: Path, entry: Entry) -> list[Problem]:
     everything: Int64 = np.arange(segment.node_count, dtype=np.int64)
     if not np.array_equal(segment.nodes_of(segment.hashes_of(everything)), everything):
         wrong.append("the order of content hashes does not find every content")
-    found = [posting for node in range(segment.node_count) for posting in segment.postings_of(node).tolist()]
+    found = segment.postings_of(everything)[1].tolist()
     if sorted(found) != list(range(segment.posting_count)):
         wrong.append("the postings of all vectors are not all postings")
     wrong += _check_fields(segment.fields, segment.columns)

@@ -10,6 +10,9 @@ import numpy as np
 
 from vector.arrays import Bool, Int32, Int64, UInt8
 
+MANY_POSTINGS = 1000
+"""Of a text with more records only those are sorted that can be among the newest."""
+
 
 @dataclass(slots=True, frozen=True)
 class Columns:
@@ -65,6 +68,24 @@ def newest(columns: Columns, postings: Int64, count: int) -> Int64:
         kept = times >= cut
         postings, times = postings[kept], times[kept]
     return postings[np.lexsort((columns.offsets[postings], -times))][:count]
+
+
+def newest_of_each(columns: Columns, places: Int64, postings: Int64, count: int) -> tuple[Int64, Int64]:
+    """`newest` of every group: `places`, int64[m], says of which group each of `postings` is. In any order."""
+    sizes = np.bincount(places)
+    if sizes.max(initial=0) <= count:
+        return places, postings
+    kept_places, kept = [], []
+    for place in np.flatnonzero(sizes > MANY_POSTINGS):
+        found = newest(columns, postings[places == place], count)
+        kept_places.append(np.full(len(found), place))
+        kept.append(found)
+    few = sizes[places] <= MANY_POSTINGS
+    places, postings = places[few], postings[few]
+    order = np.lexsort((columns.offsets[postings], -columns.timestamps_ms[postings], places))
+    places, postings = places[order], postings[order]
+    first = np.arange(len(places)) - np.searchsorted(places, places) < count
+    return np.concatenate([places[first], *kept_places]), np.concatenate([postings[first], *kept])
 
 
 def group_by_node(nodes: Int32, node_count: int) -> tuple[Int64, Int32]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vector.arrays import Float32
-from vector.index.columns import newest
 from vector.index.hits import RecordHit
 from vector.index.scoring import similarities
-from vector.index.search import Found, Part
+from vector.index.search import Found, Part, expand, ranked
 from vector.request import Fusion
 
 RANK_CONSTANT = 60
@@ -31,14 +30,19 @@ class Fused:
     score: float = 0.0
 
 
-def fuse(near: Sequence[RecordHit], worded: Sequence[RecordHit], fusion: Fusion, vector_weight: float) -> list[Fused]:
-    """All of both lists, best first; each list holds a record once. Those of `worded` have their similarity."""
-    records = {
-        (hit.partition, hit.offset): Fused(hit, hit.score, vector_rank=rank) for rank, hit in enumerate(near, start=1)
-    }
+def fuse(
+    near: Sequence[RecordHit], worded: Sequence[RecordHit], fusion: Fusion, vector_weight: float, *, by_text: bool
+) -> list[Fused]:
+    """All of both lists, best first; each list holds a record once, and with `by_text` a text, for which another of its records may
+    stand in the other list: by words its score in two partitions differs in the last digit. Those of `worded` have their similarity."""
+
+    def key(hit: RecordHit) -> object:
+        return hit.content if by_text else (hit.partition, hit.offset)
+
+    records = {key(hit): Fused(hit, hit.score, vector_rank=rank) for rank, hit in enumerate(near, start=1)}
     for rank, hit in enumerate(worded, start=1):
         assert hit.similarity is not None
-        record = records.setdefault((hit.partition, hit.offset), Fused(hit, hit.similarity))
+        record = records.setdefault(key(hit), Fused(hit, hit.similarity))
         record.text_score, record.text_rank = hit.score, rank
     fused = list(records.values())
     if fusion == "rrf":
@@ -60,11 +64,11 @@ def similarities_of(hits: Sequence[Found], vector: Float32) -> list[float]:
         part = hits[places[0]].part
         offsets = np.array([hits[place].offset for place in places])
         firsts = np.searchsorted(part.view.columns.offsets, offsets)
-        ends = np.searchsorted(part.view.columns.offsets, offsets, side="right")
-        rows = np.concatenate([np.arange(first, end) for first, end in zip(firsts, ends, strict=True)])
+        counts = np.searchsorted(part.view.columns.offsets, offsets, side="right") - firsts
+        starts = np.cumsum(counts) - counts
+        rows = np.arange(counts.sum()) + np.repeat(firsts - starts, counts)
         nodes = part.view.columns.nodes[rows].astype(np.int64)
         scores = similarities(part.view.rows(nodes), vector, part.settings.metric)
-        starts = np.cumsum(ends - firsts) - (ends - firsts)
         for place, score in zip(places, np.maximum.reduceat(scores, starts).tolist(), strict=True):
             found[place] = score
     return found
@@ -93,26 +97,16 @@ def chunked(parts: Sequence[Part]) -> bool:
 
 
 def of_same_text(parts: Sequence[Part], texts: Sequence[tuple[bytes, float]], limit: int) -> list[tuple[int, Found]]:
-    """The records of texts (content hash, score; best first), until there are `limit` and the next text is strictly worse, each with
-    the place of its text."""
-    nodes = [part.view.nodes_of([content for content, _ in texts]) for part in parts]
-    found: list[tuple[int, Found]] = []
-    last = 0.0
-    for number, (content, score) in enumerate(texts):
-        if len(found) >= limit and score < last:
-            break
-        for part, known in zip(parts, nodes, strict=True):
-            if known[number] >= 0:
-                hits = _records(part, int(known[number]), score, content, limit)
-                found += [(number, hit) for hit in hits]
-                last = score
-    return found
-
-
-def _records(part: Part, node: int, score: float, content: bytes, count: int) -> list[Found]:
-    columns = part.view.columns
-    postings = newest(columns, part.matching.of(part.view.postings_of(node)), count)
-    return [
-        Found(score, int(columns.timestamps_ms[p]), part.partition, int(columns.offsets[p]), content, part, int(p))
-        for p in postings
-    ]
+    """The first `limit` records of texts (content hash, score; best first), in order, each with the place of its text."""
+    if not texts:
+        return []
+    contents, scores = [content for content, _ in texts], np.array([score for _, score in texts])
+    found = []
+    for part in parts:
+        nodes = part.view.nodes_of(contents)
+        here = nodes >= 0
+        matching = here if part.matching.mask is None else here & part.matching.mask[nodes]
+        if matching.any():
+            found.append(expand(part, nodes[matching], scores[matching], limit, collapse=False))
+    numbers = {content: number for number, content in enumerate(contents)}
+    return [(numbers[hit.content], hit) for hit in ranked(found, limit, collapse=False)]

@@ -1,6 +1,7 @@
 """The growing segment: rows in memory, searchable at once by an exact scan."""
 
 from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -201,8 +202,9 @@ class GrowingSegment:
     def content(self, node: int) -> bytes:
         return self._hashes[node]
 
-    def node_postings(self, node: int) -> list[int]:
-        return self._node_postings[node]
+    def node_postings(self, nodes: list[int]) -> list[list[int]]:
+        """Copies, for they grow."""
+        return [self._node_postings[node].copy() for node in nodes]
 
 
 class GrowingView:
@@ -230,9 +232,12 @@ class GrowingView:
     def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:
         raise NotImplementedError("a growing segment has no graph")
 
-    def postings_of(self, node: int) -> Int64:
-        postings = np.array(self._segment.node_postings(node), dtype=np.int64)
-        return postings[postings < len(self.columns)]
+    def postings_of(self, nodes: Int64) -> tuple[Int64, Int64]:
+        of_nodes = self._segment.node_postings(nodes.tolist())
+        places = np.repeat(np.arange(len(nodes)), [len(postings) for postings in of_nodes])
+        postings = np.fromiter(chain.from_iterable(of_nodes), dtype=np.int64, count=len(places))
+        known = postings < len(self.columns)
+        return places[known], postings[known]
 
     def nodes_of(self, hashes: list[bytes]) -> Int64:
         nodes = np.array([self._segment.node(content) for content in hashes], dtype=np.int64)

@@ -160,9 +160,13 @@ class SealedSegment:
         near = float(closeness(scores, vector[None], self._metric)[0])
         return np.asarray(nodes[0][nodes[0] >= 0], dtype=np.int64), near
 
-    def postings_of(self, node: int) -> Int64:
-        starts = self._data.starts
-        return self._data.by_node[starts[node] : starts[node + 1]].astype(np.int64)
+    def postings_of(self, nodes: Int64) -> tuple[Int64, Int64]:
+        starts = self._data.starts[nodes]
+        counts = self._data.starts[nodes + 1] - starts
+        places = np.repeat(np.arange(len(nodes)), counts)
+        ends = np.cumsum(counts)
+        rows = np.arange(len(places)) + (starts - ends + counts)[places]
+        return places, self._data.by_node[rows].astype(np.int64)
 
     def nodes_of(self, hashes: list[bytes]) -> Int64:
         wanted = np.array(hashes, dtype=f"S{HASH_BYTES}")

@@ -12,17 +12,18 @@ import math
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import faiss
 import numpy as np
 
-from vector.arrays import Bool, Float32, Int64
-from vector.index.columns import distinct, newest
+from vector.arrays import Bool, Float32, Float64, Int64
+from vector.index.columns import newest_of_each
 from vector.index.query import Candidate, IndexQuery, RecordFilter
 from vector.index.scoring import similarities
 from vector.index.segment import SegmentView
 from vector.index.selection import Matches, ReadRecords, of_postings, select
-from vector.index.settings import IndexSettings
+from vector.index.settings import HASH_BYTES, IndexSettings
 
 _thread = threading.local()
 
@@ -60,8 +61,7 @@ class Part:
         return replace(self, matching=of_postings(self.view.columns, passing))
 
 
-@dataclass(slots=True, frozen=True)
-class Found:
+class Found(NamedTuple):
     """A record that one way of searching found; `score` is what it sorts by. `posting` is its row in the part."""
 
     score: float
@@ -76,6 +76,22 @@ class Found:
     def order(self) -> tuple[float, int, int, int, bytes]:
         """Score falling, timestamp falling, partition, offset (design/search-api.md)."""
         return (-self.score, -self.timestamp_ms, self.partition, self.offset, self.content)
+
+
+@dataclass(slots=True, frozen=True)
+class Rows:
+    """Records that were found in a part, in columns and any order: scores float[n], nodes and postings int64[n]."""
+
+    part: Part
+    scores: Float32 | Float64
+    nodes: Int64
+    postings: Int64
+
+    @property
+    def records(self) -> int:
+        """How many different ones."""
+        offsets = self.part.view.columns.offsets[self.postings]
+        return len(np.unique(offsets)) if self.part.view.columns.chunked else len(offsets)
 
 
 def plan(
@@ -117,33 +133,61 @@ def nearest(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[F
     """The min(limit, matches) most similar records over all parts, in order; fewer when `min_similarity` cuts."""
     cap_faiss_threads()
     if query.collapse or any(part.view.columns.chunked for part in parts):
-        found = [hit for part in parts for hit in _search_segment(part, query, vector)]
+        found = [_search_segment(part, query, vector) for part in parts]
     else:
         found = _search_together(parts, query, vector)
-    found.sort(key=lambda hit: hit.order)
-    if query.min_similarity is not None and not math.isnan(query.min_similarity):
-        least = query.min_similarity
-        found = [hit for hit in found if hit.score >= least]
-    return first_distinct(found, query.limit, collapse=query.collapse)
+    return ranked(found, query.limit, collapse=query.collapse, least=query.min_similarity)
 
 
-def first_distinct(found: list[Found], limit: int, *, collapse: bool) -> list[Found]:
-    """The first `limit` hits; a record once (its best chunk), and with collapse a content once."""
+def ranked(found: Sequence[Rows], limit: int, *, collapse: bool, least: float | None = None) -> list[Found]:
+    """The first `limit` records in order (`Found.order`); a record once, by its best chunk, and with collapse a content once. None whose
+    score is below `least`."""
+    found = [rows for rows in found if len(rows.scores)]
+    if not found:
+        return []
+    parts = [rows.part for rows in found]
+    of_part = np.repeat(np.arange(len(parts)), [len(rows.scores) for rows in found])
+    scores, nodes, postings = (
+        np.concatenate([getattr(rows, name) for rows in found]) for name in ("scores", "nodes", "postings")
+    )
+    columns = [part.view.columns for part in parts]
+    offsets = np.concatenate([c.offsets[rows.postings] for c, rows in zip(columns, found, strict=True)])
+    times = np.concatenate([c.timestamps_ms[rows.postings] for c, rows in zip(columns, found, strict=True)])
+    partitions = np.array([part.partition for part in parts])[of_part]
+    keys = (offsets, partitions, -times, -scores)
+    if any(c.chunked for c in columns):  # of one record's chunks with the same score the least content
+        keys = (np.array(_contents(parts, of_part, nodes), dtype=f"S{HASH_BYTES}"), *keys)  # type: ignore[assignment]
+    order = np.lexsort(keys)
+    if least is not None and not math.isnan(least):
+        order = order[scores[order].astype(np.float64) >= least]
     chosen: list[Found] = []
     seen: set[tuple[int, int] | bytes] = set()
-    for hit in found:
-        place = hit.partition, hit.offset
-        if place in seen or (collapse and hit.content in seen):
-            continue
-        seen.add(place)
-        seen.add(hit.content)
-        chosen.append(hit)
-        if len(chosen) == limit:
-            break
+    for start in range(0, len(order), limit):
+        next_ones = order[start : start + limit]
+        columns_of_next = (scores, times, partitions, offsets, of_part, postings)
+        rows_of_next = zip(*(column[next_ones].tolist() for column in columns_of_next), strict=True)
+        contents = _contents(parts, of_part[next_ones], nodes[next_ones])
+        for (score, time, partition, offset, part, posting), content in zip(rows_of_next, contents, strict=True):
+            if (partition, offset) in seen or (collapse and content in seen):
+                continue
+            seen |= {(partition, offset), content}
+            chosen.append(Found(score, time, partition, offset, content, parts[part], posting))
+            if len(chosen) == limit:
+                return chosen
     return chosen
 
 
-def _search_together(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[Found]:
+def _contents(parts: Sequence[Part], of_part: Int64, nodes: Int64) -> list[bytes]:
+    """The content hashes of nodes, each of the part of this number."""
+    contents = [b""] * len(nodes)
+    for number in np.unique(of_part).tolist():
+        places = np.flatnonzero(of_part == number)
+        for place, content in zip(places.tolist(), parts[number].view.hashes_of(nodes[places]), strict=True):
+            contents[place] = content
+    return contents
+
+
+def _search_together(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[Rows]:
     """Where each node has records of its own: only the nodes that are among the best of all parts are looked up."""
     asked = []
     for part in parts:
@@ -152,15 +196,14 @@ def _search_together(parts: Sequence[Part], query: IndexQuery, vector: Float32) 
     scores = np.concatenate([scores for _, _, scores in asked]) if asked else np.empty(0, dtype=np.float32)
     last = len(scores) - query.limit
     floor = np.partition(scores, last)[last] if last > 0 else -np.inf
-    found: list[Found] = []
-    for part, nodes, of_part in asked:
-        kept = of_part >= floor
-        if kept.any():
-            found += expand(part, nodes[kept], of_part[kept], query.limit, collapse=False)
-    return found
+    return [
+        expand(part, nodes[kept], of_part[kept], query.limit, collapse=False)
+        for part, nodes, of_part in asked
+        if (kept := of_part >= floor).any()
+    ]
 
 
-def _search_segment(part: Part, query: IndexQuery, vector: Float32) -> list[Found]:
+def _search_segment(part: Part, query: IndexQuery, vector: Float32) -> Rows:
     matching, limit = part.matching, query.limit
     needed = min(limit, matching.nodes if query.collapse else matching.records)
     # A chunk's content may be left only older records, when the newest is a hit by another chunk: then all of them are looked at.
@@ -170,7 +213,7 @@ def _search_segment(part: Part, query: IndexQuery, vector: Float32) -> list[Foun
         nodes = _nearest(part, count, query, vector)
         scores = similarities(part.view.rows(nodes), vector, part.settings.metric)
         found = expand(part, nodes, scores, limit, collapse=query.collapse)
-        hits = len({hit.content for hit in found}) if query.collapse else len({hit.offset for hit in found})
+        hits = len(np.unique(found.nodes)) if query.collapse else found.records
         if hits >= needed or count >= matching.nodes:
             return found
         count = min(count * 4, matching.nodes)  # chunks of the same few records filled the list
@@ -221,39 +264,38 @@ def _ask_graph(view: SegmentView, matching: Matches, count: int, ef: int, vector
     return None
 
 
-def expand(part: Part, nodes: Int64, scores: Float32, limit: int, *, collapse: bool) -> list[Found]:
-    """Records of the best nodes, best first, until the limit is reached and the next node is strictly worse."""
-    view, matching = part.view, part.matching
-    order = np.argsort(-scores, kind="stable")
-    columns = view.columns
-    found: list[Found] = []
-    offsets: set[int] = set()
-    last = math.inf
-    collapsed_chunks = collapse and columns.chunked
-    most = 1 if collapse and not columns.chunked else limit
-    for place in order:
-        score = float(scores[place])
-        if len(offsets) >= limit and score < last and not collapsed_chunks:
-            break
-        last = score
-        node = int(nodes[place])
-        content = view.hashes_of(nodes[place : place + 1])[0]
-        for posting in newest(columns, matching.of(view.postings_of(node)), most):
-            offset = int(columns.offsets[posting])
-            offsets.add(offset)
-            time = int(columns.timestamps_ms[posting])
-            found.append(Found(score, time, part.partition, offset, content, part, int(posting)))
-    return found
+def expand(part: Part, nodes: Int64, scores: Float32 | Float64, limit: int, *, collapse: bool) -> Rows:
+    """Records of the best nodes: the first `limit` in order, and more. Every node must have one that matches."""
+    columns = part.view.columns
+    if not columns.chunked and len(nodes) > limit:
+        best = scores >= np.partition(scores, -limit)[-limit]
+        nodes, scores = nodes[best], scores[best]
+    places, postings = _matching_postings(part, nodes)
+    places, postings = newest_of_each(columns, places, postings, 1 if collapse and not columns.chunked else limit)
+    return Rows(part, scores[places], nodes[places], postings)
+
+
+def _matching_postings(part: Part, nodes: Int64) -> tuple[Int64, Int64]:
+    """As `SegmentView.postings_of`, of those that match."""
+    places, postings = part.view.postings_of(nodes)
+    if part.matching.postings is None:
+        return places, postings
+    matching = part.matching.postings[postings]
+    return places[matching], postings[matching]
 
 
 def count_duplicates(parts: Sequence[Part], contents: list[bytes]) -> dict[bytes, int]:
     """How many matching records each content has, over all parts."""
-    counts = dict.fromkeys(contents, 0)
-    hashes = list(counts)
+    hashes = list(dict.fromkeys(contents))
+    counts = np.zeros(len(hashes), dtype=np.int64)
     for part in parts if hashes else ():
-        columns = part.view.columns
-        for content, node in zip(hashes, part.view.nodes_of(hashes), strict=True):
-            if node >= 0:
-                postings = part.matching.of(part.view.postings_of(int(node)))
-                counts[content] += distinct(columns.offsets[postings]) if columns.chunked else len(postings)
-    return counts
+        nodes = part.view.nodes_of(hashes)
+        known = np.flatnonzero(nodes >= 0)
+        places, postings = _matching_postings(part, nodes[known])
+        if part.view.columns.chunked:
+            offsets = part.view.columns.offsets[postings]
+            again = np.zeros(len(places), dtype=np.bool_)
+            again[1:] = (places[1:] == places[:-1]) & (offsets[1:] == offsets[:-1])
+            places = places[~again]
+        counts[known] += np.bincount(places, minlength=len(known))
+    return dict(zip(hashes, counts.tolist(), strict=True))

@@ -56,8 +56,9 @@ class SegmentView(Protocol):
     def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:
         """About the `count` nearest nodes, unfiltered, by the graph, best first, and the query's `closeness`."""
 
-    def postings_of(self, node: int) -> Int64:
-        """Indices of a node's postings, ascending."""
+    def postings_of(self, nodes: Int64) -> tuple[Int64, Int64]:
+        """Indices of the postings of `nodes`, int64[m], node by node, ascending, and for each its node's place in `nodes`, int64[m]:
+        (places, postings)."""
 
     def nodes_of(self, hashes: list[bytes]) -> Int64:
         """Node of each content hash, -1 where the segment does not hold it: int64[n]."""

@@ -27,10 +27,6 @@ class Matches:
     records: int
     postings: Bool | None = None
 
-    def of(self, postings: Int64) -> Int64:
-        """Those of `postings` (indices) that match."""
-        return postings if self.postings is None else postings[self.postings[postings]]
-
 
 def read_nothing(partition: int, offsets: Sequence[int]) -> Mapping[int, Record]:
     """Where there is no log, or all that filters ask for is in the columns."""

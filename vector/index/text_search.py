@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vector.arrays import Float32, Int64
-from vector.index.search import Found, Part, expand, first_distinct
+from vector.index.search import Found, Part, Rows, expand, ranked
 
 if TYPE_CHECKING:
     from vector.index.lexical import Texts
@@ -42,24 +42,21 @@ def best_texts(parts: Sequence[Part], weights: Mapping[str, float], limit: int, 
     """The min(limit, matches) records with any of the words, in order; with `collapse` one for each text."""
     from vector.index.lexical import factors
 
-    found: list[Found] = []
+    found: list[Rows] = []
     for part in parts if weights else ():
         texts = part.view.texts()
         if texts is not None and texts.count:
-            found += _search_part(part, texts, factors(texts, weights), limit, collapse=collapse)
-    found.sort(key=lambda hit: hit.order)
-    return first_distinct(found, limit, collapse=collapse)
+            found.append(_search_part(part, texts, factors(texts, weights), limit, collapse=collapse))
+    return ranked(found, limit, collapse=collapse)
 
 
-def _search_part(
-    part: Part, texts: "Texts", terms: list[tuple[str, float]], limit: int, *, collapse: bool
-) -> list[Found]:
+def _search_part(part: Part, texts: "Texts", terms: list[tuple[str, float]], limit: int, *, collapse: bool) -> Rows:
     # A chunk's content may be left only older records, when the newest is a hit by another chunk: then all of them are looked at.
     count = part.matching.nodes if collapse and part.view.columns.chunked else limit
     while True:
         scores, nodes = _best_nodes(part, texts, terms, count)
         found = expand(part, nodes, scores, limit, collapse=collapse)
-        hits = len({hit.content for hit in found}) if collapse else len({hit.offset for hit in found})
+        hits = len(np.unique(found.nodes)) if collapse else found.records
         if hits >= limit or len(nodes) < count:
             return found
         count *= 4  # chunks of the same few records filled the list

@@ -22,6 +22,8 @@ from tests.unit.vector.index.model import build_all, content_hash, content_vecto
 from vector.cursor import Cursor, decode_cursor, encode_cursor
 from vector.filter.record_fields import all_values, record_fields
 from vector.index import fields as columns
+from vector.index.fusion import fuse
+from vector.index.hits import RecordHit
 from vector.index.partition_index import PartitionIndex
 from vector.index.settings import IndexSettings, Run
 from vector.query_points import Point
@@ -283,6 +285,15 @@ def test_mode_hybrid_finds_as_many_as_mode_vector(
             for row in rows:
                 assert row[4] == pytest.approx(best[place(row)], abs=1e-6)
                 assert (row[5] is None) == (row[7] is None)
+
+
+def test_a_text_that_both_lists_show_by_different_records_is_fused_once() -> None:
+    """A text of two partitions was two candidates with half its score each, and in long answers its records came twice."""
+    near = RecordHit(0.9, 5, 0, 7, b"same", 0, 1, 0, None, None)
+    worded = RecordHit(3.1, 5, 1, 4, b"same", 0, 1, 0, None, 0.9)
+    (fused,) = fuse([near], [worded], "rrf", 0.5, by_text=True)
+    assert (fused.vector_rank, fused.text_rank, fused.text_score, fused.score) == (1, 1, 3.1, pytest.approx(1 / 61))
+    assert len(fuse([near], [worded], "rrf", 0.5, by_text=False)) == 2
 
 
 @given(
