@@ -17,7 +17,7 @@ MEASURE_INTERVAL_S = 0.5
 class MemoryBudget:
     """One per worker; `opened`, `closed` and `take` belong to the index thread.
 
-    `seal` starts the build of what `PartitionIndex.seal_early` has ended: sealed rows take a third of growing ones.
+    `seal` starts the build of what `PartitionIndex.seal_early` has ended: sealed rows take less than growing ones.
     """
 
     def __init__(

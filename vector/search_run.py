@@ -113,7 +113,8 @@ class _Search:
         collapse = self._message["collapse"] == TEXT_COLLAPSE
         by_text = collapse or not self._chunked
         near, worded = self._shards.legs(asked, max(CANDIDATES_MIN, 2 * count), by_text=by_text)
-        fused = fuse(near, worded, self._message["fusion"], self._message["vector_weight"], by_text=by_text)
+        fusion, weight = self._message["fusion"], self._message["vector_weight"]
+        fused = fuse(near, worded, fusion, weight, by_text=not self._chunked)
         least = self._message["min_similarity"]
         if least is not None:
             fused = [one for one in fused if one.similarity >= least]

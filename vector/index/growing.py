@@ -1,7 +1,7 @@
 """The growing segment: rows in memory, searchable at once by an exact scan."""
 
 from collections import Counter
-from itertools import chain
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vector.arrays import Bool, Float32, Int64, Stored
 from vector.index.columns import Columns
 from vector.index.fields import Fields, appended
-from vector.index.scan import nearest_rows
+from vector.index.scan import nearest_rows, singles
 from vector.index.scoring import stored_form
 from vector.index.segment import Trust
 from vector.index.settings import POSTINGS_PER_ROW_MAX, Counts, IndexSettings, Run
@@ -195,16 +195,21 @@ class GrowingSegment:
             self._searchable_texts = GrowingTexts()  # two threads at once: one of them is used once, and right
         return self._searchable_texts.texts(self._texts[:nodes])
 
-    def node(self, content: bytes) -> int:
-        """Node of a content hash, -1 when unknown."""
-        return self._nodes.get(content, -1)
+    def nodes_of(self, hashes: list[bytes]) -> Int64:
+        """Nodes of content hashes, -1 where unknown."""
+        return np.fromiter(map(self._nodes.get, hashes, repeat(-1)), dtype=np.int64, count=len(hashes))
 
-    def content(self, node: int) -> bytes:
-        return self._hashes[node]
+    def contents(self, nodes: list[int]) -> list[bytes]:
+        return list(map(self._hashes.__getitem__, nodes))
 
-    def node_postings(self, nodes: list[int]) -> list[list[int]]:
-        """Copies, for they grow."""
-        return [self._node_postings[node].copy() for node in nodes]
+    def node_postings(self, nodes: list[int]) -> tuple[Int64, Int64]:
+        """How many postings each of the nodes has, and all of them, node by node."""
+        lists = list(map(self._node_postings.__getitem__, nodes))
+        while True:
+            sizes = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
+            postings = np.fromiter(chain.from_iterable(lists), dtype=np.int64)
+            if sizes.sum() == len(postings):  # else the owner has just appended to one
+                return sizes, postings
 
 
 class GrowingView:
@@ -224,7 +229,7 @@ class GrowingView:
         return [self._segment.text(int(node)) for node in nodes]
 
     def rows(self, nodes: Int64) -> Float32:
-        return self._vectors[nodes].astype(np.float32, copy=False)
+        return singles(self._vectors[nodes])
 
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
         return nearest_rows(self._vectors, vector, self._metric, mask, wanted)
@@ -233,19 +238,17 @@ class GrowingView:
         raise NotImplementedError("a growing segment has no graph")
 
     def postings_of(self, nodes: Int64) -> tuple[Int64, Int64]:
-        of_nodes = self._segment.node_postings(nodes.tolist())
-        places = np.repeat(np.arange(len(nodes)), [len(postings) for postings in of_nodes])
-        postings = np.fromiter(chain.from_iterable(of_nodes), dtype=np.int64, count=len(places))
-        known = postings < len(self.columns)
+        sizes, postings = self._segment.node_postings(nodes.tolist())
+        places, known = np.repeat(np.arange(len(nodes)), sizes), postings < len(self.columns)
         return places[known], postings[known]
 
     def nodes_of(self, hashes: list[bytes]) -> Int64:
-        nodes = np.array([self._segment.node(content) for content in hashes], dtype=np.int64)
+        nodes = self._segment.nodes_of(hashes)
         nodes[nodes >= self.columns.node_count] = -1
         return nodes
 
     def hashes_of(self, nodes: Int64) -> list[bytes]:
-        return [self._segment.content(int(node)) for node in nodes]
+        return self._segment.contents(nodes.tolist())
 
 
 def _growth_bytes(array: npt.NDArray[Scalar], length: int) -> int:

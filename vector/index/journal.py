@@ -112,7 +112,7 @@ def _run(frame: dict[str, Any], segment: GrowingSegment) -> tuple[Run, Float32]:
     rows = np.frombuffer(frame["rows"], dtype=frame["dtype"]).astype(np.float32)
     texts: dict[bytes, str] = {}
     if frame.get("texts") is not None:
-        new = [content for content in dict.fromkeys(hashes) if segment.node(content) < 0]
+        new = [content for content in dict.fromkeys(hashes) if segment.nodes_of([content])[0] < 0]
         kept = zip(new, frame["texts"], strict=True)
         texts = {content: text.decode("utf-8", "surrogatepass") for content, text in kept if text is not None}
     run = Run(

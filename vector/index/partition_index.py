@@ -34,7 +34,7 @@ from vector.index.snapshot import Snapshot
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 """Frames held for the next checkpoint; more than this is written at once."""
 FROZEN_MAX = 4
-"""Full growing segments that may wait for the builder before `backlogged` asks the indexer to pause (15 MB each)."""
+"""Full growing segments that may wait for the builder before `backlogged` asks the indexer to pause (8 MB each)."""
 BUILD_RETRY_S = 30.0
 
 
@@ -107,6 +107,11 @@ class PartitionIndex:
         for segment in self._segments:
             total = total + segment.counts
         return total
+
+    @property
+    def failed(self) -> int:
+        """That of `counts`, which every search tells."""
+        return self._dropped.failed + sum(segment.counts.failed for segment in self._segments)
 
     @property
     def backlogged(self) -> bool:
@@ -397,6 +402,11 @@ class PartitionIndex:
     def has_graph(self) -> bool:
         """Whether a search may walk a graph; until then all are exact."""
         return any(_has_graph(segment) for segment in self._segments)
+
+    @property
+    def node_count(self) -> int:
+        """Of all segments together."""
+        return sum(segment.node_count for segment in self._segments)
 
     @property
     def segment_count(self) -> int:

@@ -39,6 +39,15 @@ def nearest_rows(rows: Stored, vector: Float32, metric: Metric, mask: Bool | Non
     return scan(rows[first:end], vector, metric, mask, count, wanted) + first
 
 
+def singles(rows: Stored) -> Float32:
+    """The rows as float32[n, d]; where they are fp16 by FAISS, which takes 0.2 us for each, numpy 0.5."""
+    if rows.dtype != np.float16:
+        return rows
+    out = np.empty(rows.shape, dtype=np.float32)
+    _quantizer(rows.shape[1]).decode_c(faiss.swig_ptr(rows.reshape(-1).view(np.uint8)), faiss.swig_ptr(out), len(rows))
+    return out
+
+
 def _scan_singles(rows: Stored, vector: Float32, metric: Metric, mask: Bool | None, count: int, wanted: int) -> Int64:
     numbers = np.arange(len(rows)) if mask is None else np.flatnonzero(mask)
     if mask is None:
@@ -78,10 +87,18 @@ def _scanner(dimensions: int, metric: Metric, *, selective: bool) -> Any:
     scanners: dict[Any, Any] = _thread.__dict__.setdefault("scanners", {})
     key = (dimensions, metric == "l2", selective)
     if key not in scanners:
-        quantizer = faiss.ScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_fp16)
+        quantizer = _quantizer(dimensions)
         faiss_metric = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
         none = faiss.IDSelectorAll() if selective else None  # which kind of scanner it is: each search brings its own
         scanner = quantizer.select_InvertedListScanner(faiss_metric, None, True, none, False)
         scanner.set_list(0, 0.0)
-        scanners[key] = scanner, quantizer, none
+        scanners[key] = scanner, none
     return scanners[key][0]
+
+
+def _quantizer(dimensions: int) -> Any:
+    """The calling thread's: fp16 needs no training."""
+    quantizers: dict[int, Any] = _thread.__dict__.setdefault("quantizers", {})
+    if dimensions not in quantizers:
+        quantizers[dimensions] = faiss.ScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_fp16)
+    return quantizers[dimensions]

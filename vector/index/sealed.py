@@ -11,7 +11,7 @@ from vector.index.columns import Columns, distinct
 from vector.index.fields import Fields
 from vector.index.fields import decode as decode_fields
 from vector.index.files import PiecesFile, map_verified, read_faiss, verify
-from vector.index.scan import nearest_rows
+from vector.index.scan import nearest_rows, singles
 from vector.index.segment import closeness
 from vector.index.segment_files import (
     COLUMNS_SUFFIX,
@@ -144,8 +144,8 @@ class SealedSegment:
         if self._rows_file is not None and len(nodes) <= ROWS_READ_MAX:
             # A graph's hits: each touched page of the mapping would bring its neighbours and stay, soon the whole file.
             stored = np.frombuffer(self._rows_file.read(nodes.tolist()), dtype=self._dtype)
-            return stored.reshape(len(nodes), self._vectors.d).astype(np.float32)
-        return self._rows[nodes].astype(np.float32, copy=False)
+            return singles(stored.reshape(len(nodes), self._vectors.d))
+        return singles(self._rows[nodes])
 
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
         return nearest_rows(self._rows, vector, self._metric, mask, wanted)

@@ -1,7 +1,11 @@
 """What the client makes of an answer."""
 
 import math
+import struct
+from array import array
+from typing import Any
 
+import numpy as np
 import pytest
 from senselog_client.errors import (
     EmbedderUnavailable,
@@ -81,3 +85,20 @@ def test_an_error_of_one_query_of_a_batch_names_the_query() -> None:
     response = answer(results=[Result(), Result(error_code=91)], error_message="no record 0@7")
     with pytest.raises(SearchError, match="query 1: no record 0@7"):
         parse_results(response)
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        [0.5, -2.0, 3.25],
+        (0.5, -2, 3.25),
+        array("d", [0.5, -2.0, 3.25]),
+        np.array([0.5, -2.0, 3.25], dtype="<f4"),
+        np.array([0.5, -2.0, 3.25], dtype=">f4"),
+        np.array([0.5, -2.0, 3.25], dtype=np.float64),
+        np.array([0.5, 9.0, -2.0, 9.0, 3.25], dtype=np.float32)[::2],
+    ],
+)
+def test_a_vector_is_sent_alike_however_its_floats_are_kept(vector: Any) -> None:
+    assert vector_bytes(vector) == struct.pack("<3f", 0.5, -2.0, 3.25)
+    assert vector_bytes(vector[:0]) == b""

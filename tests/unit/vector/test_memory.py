@@ -49,7 +49,7 @@ def test_what_is_counted_never_exceeds_the_limit(tmp_path: Path, dimensions: int
     chance = random.Random(dimensions)
     settings = IndexSettings(dimensions, growing_rows_max=300, segment_rows_max=900, seal_rows_min=100, texts=True)
     empty = PartitionIndex.open(tmp_path / "empty", settings)
-    limit = 5 * empty.memory_bytes + 1_500 * (4 * dimensions + 300)
+    limit = 5 * empty.memory_bytes + 1_500 * (2 * dimensions + 300)
     sealed: list[PartitionIndex] = []
     budget = MemoryBudget(limit, sealed.append, monotonic=Clock())
     indexes = [PartitionIndex.open(tmp_path / str(number), settings) for number in range(3)]

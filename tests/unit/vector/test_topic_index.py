@@ -13,7 +13,7 @@ import pytest
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import Record, build_batch
 from tests.unit.vector.search_message import search_message
-from vector import generation_index, topic_index
+from vector import generation_index, topic_index, topic_search
 from vector.assignment import Assignment
 from vector.config import VectorConfig
 from vector.embed.hashing import HashingEmbedder
@@ -27,7 +27,7 @@ from vector.log_source import LogRun, LogState
 from vector.models import Models
 from vector.threads import WorkerThreads
 from vector.topic_index import TopicIndex
-from vector.topic_search import TopicSearch
+from vector.topic_search import TopicSearch, is_brief
 
 VALUES = (b"disk full", b"login failed")
 STATE = LogState(0, len(VALUES), len(VALUES))
@@ -309,6 +309,36 @@ async def test_words_are_found_while_the_model_is_away(worker: Worker) -> None:
         assert refused.value.retriable
     await topic.close()
     other.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "brief"),
+    [
+        ({}, True),
+        ({"collapse": "text", "partitions": [{"partition": 0, "from": 1, "until": 2, "log_start": 0}]}, True),
+        ({"filter": '{"key": {"eq": "k"}}'}, False),
+        ({"collapse": "key"}, False),
+        ({"mode": "hybrid"}, False),
+        ({"limit": 1000}, False),
+    ],
+)
+async def test_a_brief_search_is_not_handed_to_a_thread(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], brief: bool
+) -> None:
+    """It answers the same; whatever might look into the log, which the event loop reads, never runs in that loop."""
+    worker.model_there.set()
+    topic = worker.topic(1)
+    topic.start()
+    await indexed(topic, 1)
+    searcher = TopicSearch(topic, Source(), worker.threads)
+    message = {**search(), **options}
+    assert is_brief(message, topic.indexes) == brief
+    at_once = await searcher.search(message)
+    monkeypatch.setattr(topic_search, "BRIEF_NODES_MAX", -1)
+    assert not is_brief(message, topic.indexes)
+    in_a_thread = await searcher.search(message)
+    assert at_once["results"] == in_a_thread["results"]
+    await topic.close()
 
 
 async def test_a_cursor_of_another_generation_has_expired(worker: Worker) -> None:
