@@ -23,13 +23,13 @@ from typing import Any
 import confluent_kafka
 import httpx
 import numpy as np
+import psutil
 from confluent_kafka.admin import AdminClient
 from rich.progress import track
 
 from tests.broker_process import ROOT
 from tests.crash import marks
 from tests.crash.__main__ import PARTITIONS, Node, check_directory, console, create, read
-from tests.crash.marks import Marks
 from vector.arrays import Float32
 from vector.embed.hashing import HashingEmbedder
 
@@ -39,6 +39,7 @@ KEYS = 400
 PER_S = 200
 """Records that arrive; with more of them a builder would do nothing but seal."""
 STEPS = ("seal", "merge", "manifest", "upload", "cut-over")
+WORKERS_MAX = 2
 DAMAGES = ("bit flipped", "index lost", None, "bit of an object flipped", "folder lost")
 STEP_WAIT_S = 8.0
 SETTLE_S = 120
@@ -108,9 +109,10 @@ class Run:
             "vector.embedding.model=hashing:32",
             "storage.checkpoint.interval.ms=500",
         )
-        self.marks = Marks(directory / "marks")
+        self._marks = directory / "marks"
+        self._marks.mkdir()
         paths = [str(marks.FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.node.environment = {marks.VARIABLE: str(self.marks.path), "PYTHONPATH": os.pathsep.join(paths)}
+        self.node.environment = {marks.VARIABLE: str(self._marks), "PYTHONPATH": os.pathsep.join(paths)}
         self.load = Load(self.node.bootstrap)
         self.killed: Counter[str] = Counter()
         self.damaged: Counter[str] = Counter()
@@ -120,10 +122,11 @@ class Run:
         self._sealed = 0
         """Records of the kept topic in sealed segments, when it was verified last."""
         self._model = "hashing:32"
+        self._workers = 1
 
     def start(self) -> None:
         """A broker with both topics, some of which is indexed."""
-        self.node.start()
+        self._start(1)
         create(self.node, KEPT, **{"vector.enabled": "true", "retention.ms": "-1", "vector.text.index": "false"})
         compacted = {"cleanup.policy": "compact,delete", "retention.ms": "-1", "min.cleanable.dirty.ratio": "0.01"}
         compacted |= {"vector.embedding.model": "hashing:16", "segment.ms": "2000"}
@@ -131,6 +134,13 @@ class Run:
         threading.Thread(target=self.load.run, name="load", daemon=True).start()
         self.load.running.set()
         self._until(lambda: self.load.acked > 1500)
+
+    def _start(self, workers: int) -> None:
+        """Among so many the partitions are dealt out anew."""
+        self._workers = workers
+        others = [setting for setting in self.node.settings if not setting.startswith("vector.workers=")]
+        self.node.settings = (*others, f"vector.workers={workers}")
+        self.node.start()
 
     def round(self, number: int) -> None:
         """Whatever is wrong afterwards is in `problems`."""
@@ -143,26 +153,31 @@ class Run:
         self.killed.update(died_in or ["between steps"])
         damage = self._damage(DAMAGES[number // 2 % len(DAMAGES)]) if number % 2 == 0 else None
         if number % 2 == 0:
-            self.node.start()
+            self._start(1 + self.chance.randrange(WORKERS_MAX))
         self.load.pause()
-        found = self._verify(damaged=damage is not None)
+        found = self._verify(counted=damage is None and (number % 2 == 0 or self._workers == 1))
         self.problems += [f"round {number}, killed in {died_in}, {damage or 'no damage'}: {text}" for text in found]
         self._delete_some()
 
     def _kill(self, step: str, *, together: bool) -> list[str]:
-        """Kills the worker, and the broker with it; the steps it was in."""
+        """Kills a worker that is in the step, and with it all others and the broker; the steps that those were in."""
         end = time.monotonic() + STEP_WAIT_S
-        worker = self._until(lambda: next(iter(self.node.children()), None))
-        while step not in self.marks.now() and time.monotonic() < end:
+        workers: list[psutil.Process] = self._until(self.node.children)
+        while not (there := [one for one in workers if step in self._steps(one)]) and time.monotonic() < end:
             time.sleep(0.0005)
         if step != "manifest":  # which is over at once
             time.sleep(self.chance.uniform(0, 0.005))
-        worker.kill()
+        chosen = self.chance.choice(there or workers)
+        killed = [chosen, *(one for one in workers if one is not chosen)] if together else [chosen]
+        for worker in killed:
+            worker.kill()
         if together:
             self.node.kill()
-        else:
-            worker.wait(10)
-        return self.marks.now()
+        psutil.wait_procs(killed, timeout=10)
+        return sorted({step for worker in killed for step in self._steps(worker)})
+
+    def _steps(self, worker: psutil.Process) -> list[str]:
+        return marks.steps_of(self._marks, worker.pid)
 
     def _reembed(self) -> None:
         """A generation of another model, or the same once more; one may be on its way already."""
@@ -200,12 +215,13 @@ class Run:
 
     # What must hold
 
-    def _verify(self, *, damaged: bool) -> list[str]:
+    def _verify(self, *, counted: bool) -> list[str]:
+        """`counted`: all workers are new, and none of them has had to make good what a disk has lost."""
         found = self._wrong_hits(KEPT) + self._wrong_hits(TABLE)
         status = self._identity(found)
         self.generations.add(status["generation"])
         embedded, total = status["embedder"]["texts_embedded"], status["indexed"]
-        if not damaged and status["model"] == self._model and not status["generations"]["building"]:
+        if counted and status["model"] == self._model and not status["generations"]["building"]:
             self.embedded_most = max(self.embedded_most, embedded)
             if embedded > total - self._sealed:
                 found.append(f"{embedded} texts embedded again: {self._sealed} of {total} records had been sealed")

@@ -1,4 +1,4 @@
-"""Where in the life of its indexes a vector worker is, told by itself in a small mapped file that outlives it.
+"""Where in the life of its indexes a vector worker is, as it tells itself in a small mapped file that outlives it.
 
 So whoever kills it can wait for a step, and can say afterwards in which one it died. Its segments are small, so that a minute has
 hundreds of these steps, and merged ones have graphs. Nothing of the product is changed for that: `marked_worker` puts it around it.
@@ -7,12 +7,14 @@ hundreds of these steps, and merged ones have graphs. Nothing of the product is 
 import functools
 import inspect
 import mmap
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 VARIABLE = "SENSELOG_CRASH_MARKS"
+"""A folder; each worker has a file there, named by its process id."""
 FOLDER = Path(__file__).parent / "marked_worker"
 STEPS = ("seal", "merge", "rebuild", "manifest", "upload", "restore", "cut-over")
 SMALL = {"growing_rows_max": 50, "exact_matches_max": 100, "segment_rows_max": 1500}
@@ -21,10 +23,9 @@ UPLOAD_DELAY_S = 0.3
 
 
 class Marks:
-    """One byte for each step: how many threads and tasks are in it."""
+    """A worker's own: one byte for each step, how many threads and tasks are in it."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         path.write_bytes(bytes(len(STEPS)))
         with path.open("r+b") as file:
             self._bytes = mmap.mmap(file.fileno(), len(STEPS))
@@ -35,12 +36,15 @@ class Marks:
         with self._lock:
             self._bytes[STEPS.index(step)] += by
 
-    def now(self) -> list[str]:
-        """The steps that the worker is in, or was in when it died."""
-        return [step for step, count in zip(STEPS, self.path.read_bytes(), strict=False) if count]
+
+def steps_of(folder: Path, process_id: int) -> list[str]:
+    """The steps that a worker is in, or was in when it died."""
+    path = folder / str(process_id)
+    data = path.read_bytes() if path.exists() else b""
+    return [step for step, count in zip(STEPS, data, strict=False) if count]
 
 
-def install(path: Path) -> None:
+def install(folder: Path) -> None:
     """In the worker, before anything runs."""
     from vector import persistence
     from vector.index import manifest, planner
@@ -49,7 +53,7 @@ def install(path: Path) -> None:
     from vector.index.stored import StoredIndex
     from vector.topic_index import TopicIndex
 
-    marks = Marks(path)
+    marks = Marks(folder / str(os.getpid()))
     make = IndexSettings.__init__
     IndexSettings.__init__ = functools.partialmethod(make, **SMALL)  # type: ignore[method-assign,assignment]
     planner.MERGE_MIN = MERGED_AT_ONCE

@@ -159,7 +159,7 @@ def graph_searches(broker: BrokerProcess, topic: str) -> int:
 def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
     process = BrokerProcess(tmp_path, "storage.checkpoint.interval.ms=500")
     paths = [str(marks.FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
-    process.environment = {marks.VARIABLE: str(tmp_path / "marks"), "PYTHONPATH": os.pathsep.join(paths)}
+    process.environment = {marks.VARIABLE: str(tmp_path), "PYTHONPATH": os.pathsep.join(paths)}
     process.start()
     yield process
     process.end()
