@@ -69,12 +69,17 @@ class BrokerProcess:
         """kill -9; then the vector workers, having lost their broker, must end by themselves."""
         assert self.process is not None
         workers = self.children()
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self._close_output()
+        self.kill_alone()
         _, alive = psutil.wait_procs(workers, timeout=20)
         if alive:
             raise RuntimeError(f"vector workers outlive their broker: {[process.pid for process in alive]}")
+
+    def kill_alone(self) -> None:
+        """kill -9; the vector workers end by themselves, sooner or later."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self._close_output()
 
     def stop(self) -> int:
         """SIGTERM and the exit code; raises TimeoutExpired when the stop takes longer than promised."""

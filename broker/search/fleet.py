@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from broker.config import Config
 from broker.search.feed import WorkerFeed
+from broker.search.folder import WorkerFolder
 from broker.search.relay import WorkerRelay
 from broker.search.remote_workers import RemotePlace, RemoteWorkers
 from broker.search.supervisor import WorkerSupervisor
@@ -31,13 +33,14 @@ class WorkerFleet:
         handlers: Callable[[int], Mapping[str, Handler]],
         prepare: Callable[[int, Channel], Awaitable[None]],
     ) -> None:
+        self._folder = WorkerFolder(Path(config.data_dir))
         relayed = WorkerRelay(self.channel_of, feed).handlers
 
         def parts(number: int) -> tuple[Mapping[str, Handler], Callable[[Channel], Awaitable[None]], str]:
             name = f"vector worker {number}" if config.workers > 1 else "vector worker"
             return {**handlers(number), **relayed}, partial(prepare, number), name
 
-        here = [WorkerSupervisor(*parts(number)) for number in range(config.vector_workers)]
+        here = [WorkerSupervisor(*parts(number), own=self._folder.own) for number in range(config.vector_workers)]
         elsewhere = [RemotePlace(*parts(number)) for number in range(config.vector_workers, config.workers)]
         self.workers: list[WorkerSupervisor | RemotePlace] = [*here, *elsewhere]
         self._remote = RemoteWorkers(config, elsewhere, config.vector_workers) if elsewhere else None
@@ -57,6 +60,7 @@ class WorkerFleet:
         if self._remote is not None:
             self._remote.close()
         await asyncio.gather(*(worker.stop() for worker in self.workers))
+        self._folder.close()
 
     @property
     def numbers_running(self) -> list[int]:

@@ -35,13 +35,15 @@ logger = structlog.get_logger(__name__)
 
 
 class WorkerSupervisor:
-    """One worker process. `prepare` is awaited on each new channel before anyone else may use it."""
+    """One worker process. `prepare` is awaited on each new channel before anyone else may use it; `own`, before there is a process,
+    gives a descriptor that it inherits."""
 
     def __init__(
         self,
         handlers: Mapping[str, Handler],
         prepare: Callable[[Channel], Awaitable[None]],
         name: str = "vector worker",
+        own: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         self.name = name
         self.state: WorkerState = "off"
@@ -55,6 +57,7 @@ class WorkerSupervisor:
         """What its indexes take, as it last told, and how much they may."""
         self._handlers = handlers
         self._prepare = prepare
+        self._own = own
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -91,6 +94,7 @@ class WorkerSupervisor:
             wait_s = min(BACKOFF_MAX_S, wait_s * 2)
 
     async def _run_once(self) -> None:
+        inherited = () if self._own is None else (await self._own(),)
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -101,7 +105,7 @@ class WorkerSupervisor:
                     "vector.worker",
                     "--socket-descriptor",
                     str(theirs.fileno()),
-                    pass_fds=(theirs.fileno(),),
+                    pass_fds=(theirs.fileno(), *inherited),
                     stdin=asyncio.subprocess.DEVNULL,
                     env=_environment(),
                 )

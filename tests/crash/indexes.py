@@ -1,7 +1,7 @@
 """kill -9 in every step of an index's life, lost folders and flipped bits in between: never a wrong hit, none missing, all accounted for.
 
 A worker with small segments seals, merges, rebuilds, uploads to an object store and cuts over to new generations while records
-arrive, are compacted and deleted. It is killed, alone or with its broker, in a step that is waited for and then wherever it is.
+arrive, are compacted and deleted. One of two workers is killed, or all and the broker, or the broker alone, in a step that is waited for.
 """
 
 import argparse
@@ -40,6 +40,8 @@ PER_S = 200
 """Records that arrive; with more of them a builder would do nothing but seal."""
 STEPS = ("seal", "merge", "manifest", "upload", "cut-over")
 WORKERS_MAX = 2
+WHOM = ("all", "worker", "broker", "worker")
+"""Who is killed, round by round."""
 DAMAGES = ("bit flipped", "index lost", None, "bit of an object flipped", "folder lost")
 STEP_WAIT_S = 8.0
 SETTLE_S = 120
@@ -149,18 +151,20 @@ class Run:
             self._reembed()
         else:
             self.load.running.set()
-        died_in = self._kill(step, together=number % 2 == 0)
+        whom = WHOM[number % len(WHOM)]
+        died_in = self._kill(step, whom)
         self.killed.update(died_in or ["between steps"])
-        damage = self._damage(DAMAGES[number // 2 % len(DAMAGES)]) if number % 2 == 0 else None
-        if number % 2 == 0:
+        damage = self._damage(DAMAGES[number // len(WHOM) % len(DAMAGES)]) if whom == "all" else None
+        if whom != "worker":
             self._start(1 + self.chance.randrange(WORKERS_MAX))
         self.load.pause()
-        found = self._verify(counted=damage is None and (number % 2 == 0 or self._workers == 1))
-        self.problems += [f"round {number}, killed in {died_in}, {damage or 'no damage'}: {text}" for text in found]
+        found = self._verify(counted=damage is None and (whom != "worker" or self._workers == 1))
+        told = f"round {number}, {whom} killed in {died_in}, {damage or 'no damage'}"
+        self.problems += [f"{told}: {text}" for text in found]
         self._delete_some()
 
-    def _kill(self, step: str, *, together: bool) -> list[str]:
-        """Kills a worker that is in the step, and with it all others and the broker; the steps that those were in."""
+    def _kill(self, step: str, whom: str) -> list[str]:
+        """When a worker is in the step; the steps that those were in who were killed, or lost their broker."""
         end = time.monotonic() + STEP_WAIT_S
         workers: list[psutil.Process] = self._until(self.node.children)
         while not (there := [one for one in workers if step in self._steps(one)]) and time.monotonic() < end:
@@ -168,10 +172,14 @@ class Run:
         if step != "manifest":  # which is over at once
             time.sleep(self.chance.uniform(0, 0.005))
         chosen = self.chance.choice(there or workers)
-        killed = [chosen, *(one for one in workers if one is not chosen)] if together else [chosen]
+        if whom == "broker":  # its workers end by themselves, while the next one starts already
+            died_in = {step for worker in workers for step in self._steps(worker)}
+            self.node.kill_alone()
+            return sorted(died_in)
+        killed = [chosen, *(one for one in workers if one is not chosen)] if whom == "all" else [chosen]
         for worker in killed:
             worker.kill()
-        if together:
+        if whom == "all":
             self.node.kill()
         psutil.wait_procs(killed, timeout=10)
         return sorted({step for worker in killed for step in self._steps(worker)})

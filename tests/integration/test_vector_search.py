@@ -239,6 +239,27 @@ def test_a_worker_that_hangs_is_named_and_replaced(broker: BrokerProcess) -> Non
     assert "it hangs: no answer within 5 s" in broker.log()
 
 
+@pytest.mark.slow
+def test_a_worker_that_outlives_its_broker_keeps_the_next_one_waiting(broker: BrokerProcess) -> None:
+    """Both wrote one index, under the same names, where a killed broker was started again before its worker had ended."""
+    create(broker, "logs")
+    produce(broker, "logs", texts(50))
+    with client(broker) as search:
+        newest(search, "logs", "disk")
+    (worker,) = broker.children()
+    worker.suspend()
+    broker.kill_alone()
+    broker.start()
+    produce(broker, "logs", texts(60)[50:])  # as ever
+    with client(broker) as search:
+        with pytest.raises(IndexLoading, match="vector worker starting"):
+            search.search("logs", "disk", max_wait_ms=2000)
+        assert not broker.children()
+        worker.resume()
+        assert len(newest(search, "logs", "disk", limit=1000)) == 60
+    assert broker.log().count("workers of the broker before have not ended yet") == 1
+
+
 def test_a_deleted_topic_leaves_no_index(broker: BrokerProcess) -> None:
     create(broker, "logs")
     produce(broker, "logs", texts(10))
