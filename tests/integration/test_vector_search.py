@@ -241,7 +241,7 @@ def test_a_worker_that_hangs_is_named_and_replaced(broker: BrokerProcess) -> Non
 
 @pytest.mark.slow
 def test_a_worker_that_outlives_its_broker_keeps_the_next_one_waiting(broker: BrokerProcess) -> None:
-    """Both wrote one index, under the same names, where a killed broker was started again before its worker had ended."""
+    """Both would write one index, under the same names, where a killed broker is started again before its worker has ended."""
     create(broker, "logs")
     produce(broker, "logs", texts(50))
     with client(broker) as search:
