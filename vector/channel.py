@@ -17,6 +17,7 @@ from protocol.errors import ErrorCode, KafkaError
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 CALLS_MAX = 4096
+CLOSE_TIMEOUT_S = 2.0
 _LENGTH = struct.Struct(">I")
 _CALL, _ANSWER, _REFUSAL, _NOTICE, _ABANDON = range(5)
 
@@ -93,9 +94,10 @@ class Channel(asyncio.Protocol):
         return f"{name[0]}:{name[1]}" if name else ""
 
     def close(self) -> None:
-        """Closes this end; the other sees the end of the stream."""
-        if self._transport is not None:
+        """Closes this end; the other sees the end of the stream. What it does not take within CLOSE_TIMEOUT_S is dropped."""
+        if self._transport is not None and not self.closed.is_set():
             self._transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._abort)
 
     def _send(self, kind: int, identity: int, name: str, payload: Any) -> None:
         if self._transport is None or self.closed.is_set():
@@ -154,7 +156,7 @@ class Channel(asyncio.Protocol):
             self._on_close()
 
     def _abort(self) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self.closed.is_set():
             self._transport.abort()
 
     def _take(self, kind: int, identity: int, name: str, payload: Any) -> None:

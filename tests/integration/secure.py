@@ -8,11 +8,12 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from tests.broker_process import BrokerProcess
+from tests.cable import HERE
 
 
 @dataclass
 class Certificates:
-    """An authority, the broker's certificate for localhost, and one of a user."""
+    """An authority, the broker's certificate for localhost and this end of a cable, and one of a user."""
 
     authority: Path
     broker: Path
@@ -23,7 +24,7 @@ class Certificates:
         authority = trustme.CA()
         made = cls(directory / "authority.pem", directory / "broker.pem", directory / f"{user}.pem")
         authority.cert_pem.write_to_path(made.authority)
-        made.broker.write_bytes(_pem(authority.issue_cert("localhost", "127.0.0.1")))
+        made.broker.write_bytes(_pem(authority.issue_cert("localhost", "127.0.0.1", HERE)))
         made.user.write_bytes(_pem(authority.issue_cert(f"{user}@example.com", common_name=user)))
         return made
 

@@ -14,7 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import cable
 from tests.broker_process import ROOT, BrokerProcess, free_port
+from tests.cable import Cable
 from tests.integration.secure import Certificates
 from tests.s3_server import BUCKET, FaultyS3, faulty_s3
 
@@ -35,11 +37,15 @@ class WorkerProcess:
         self.port = port
         self.log = directory / "worker.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.host = "localhost"
+        self.cable: Cable | None = None
 
     def start(self) -> "WorkerProcess":
-        command = [sys.executable, "-m", "senselog", "worker", "--broker", f"localhost:{self.port}"]
+        command = [sys.executable, "-m", "senselog", "worker", "--broker", f"{self.host}:{self.port}"]
         command += ["--data-dir", str(self.directory), "--keystore", str(self.certificates.user)]
         command += ["--truststore", str(self.certificates.authority)]
+        if self.cable is not None:
+            command = self.cable.command(command)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stderr=log)
         return self
@@ -76,7 +82,7 @@ def places(worker: WorkerProcess, here: int, elsewhere: int) -> tuple[str, ...]:
     return (
         f"vector.workers={here}",
         f"vector.remote.workers={elsewhere}",
-        f"vector.worker.listen=127.0.0.1:{worker.port}",
+        f"vector.worker.listen={'127.0.0.1' if worker.cable is None else worker.host}:{worker.port}",
         f"vector.worker.ssl.keystore.location={worker.certificates.broker}",
         f"vector.worker.ssl.truststore.location={worker.certificates.authority}",
     )
@@ -186,6 +192,44 @@ def test_a_worker_here_and_one_elsewhere_answer_together(broker: BrokerProcess, 
     create(broker, 1)
     worker.start()
     until(lambda: len(list(worker.directory.glob("vector/*"))) <= 1)
+
+
+@pytest.fixture
+def pulled(worker: WorkerProcess) -> Iterator[Cable]:
+    """What connects the worker's machine with this one."""
+    worker.cable = Cable()
+    worker.host = cable.HERE
+    yield worker.cable
+    if worker.process is not None and worker.process.poll() is None:
+        worker.end()
+    worker.cable.remove()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(cable.MISSING), reason=cable.MISSING)
+def test_both_ends_notice_a_cable_that_is_pulled_out_and_go_on_when_it_is_back(
+    broker: BrokerProcess, worker: WorkerProcess, pulled: Cable
+) -> None:
+    """No end is told, as no loopback test can show: the broker by its pings, the worker by the kernel, which gets no acknowledgement."""
+    broker.settings = (MODEL, *places(worker, 1, 1))
+    broker.start()
+    worker.start()
+    create(broker, 2)
+    produce(broker, 0, 400, 2)
+    first = {"max_offset": 199}
+    before = hits(until(lambda: search(broker, k=50, filter=first)))
+    here = next(one["partition"] for one in status(broker)["partitions"] if one["worker"] == 0)
+    pulled.pull_out()
+    produce(broker, 400, 2, 2)
+    until(lambda: "vector worker left" in broker.log())
+    part = until(lambda: search(broker, k=1000, consistency={"level": "eventual", "on_timeout": "partial"}))
+    assert (part["freshness"]["complete"], {hit["partition"] for hit in part["results"]}) == (False, {here})
+    until(lambda: "has gone" in worker.log.read_text())
+    pulled.plug_in()
+    assert hits(until(lambda: search(broker, k=50, filter=first))) == before
+    assert [one["indexed"] for one in status(broker)["partitions"]] == [201, 201]
+    assert status(broker)["embedder"]["texts_embedded"] <= 402
+    assert worker.end() == 0
 
 
 def test_who_has_no_certificate_of_the_workers_authority_is_refused(
