@@ -30,7 +30,8 @@ IDLE_TIMEOUT_S = 5.0
 PING_TIMEOUT_S = 30.0
 """One that works may be silent for so long: nothing long runs in its event loop, but loading a large library holds the interpreter."""
 
-WorkerState = Literal["off", "starting", "running", "restarting"]
+WorkerState = Literal["off", "waiting", "starting", "running", "restarting"]
+"""waiting: for workers that a killed broker has left behind."""
 logger = structlog.get_logger(__name__)
 
 
@@ -93,8 +94,16 @@ class WorkerSupervisor:
             await asyncio.sleep(wait_s)
             wait_s = min(BACKOFF_MAX_S, wait_s * 2)
 
+    async def _inherited(self) -> tuple[int, ...]:
+        if self._own is None:
+            return ()
+        before, self.state = self.state, "waiting"
+        descriptor = await self._own()
+        self.state = before
+        return (descriptor,)
+
     async def _run_once(self) -> None:
-        inherited = () if self._own is None else (await self._own(),)
+        inherited = await self._inherited()
         ours, theirs = socket.socketpair()
         with theirs:
             try:

@@ -252,7 +252,7 @@ def test_a_worker_that_outlives_its_broker_keeps_the_next_one_waiting(broker: Br
     broker.start()
     produce(broker, "logs", texts(60)[50:])  # as ever
     with client(broker) as search:
-        with pytest.raises(IndexLoading, match="vector worker starting"):
+        with pytest.raises(IndexLoading, match="vector worker waiting"):
             search.search("logs", "disk", max_wait_ms=2000)
         assert not broker.children()
         worker.resume()
