@@ -30,6 +30,8 @@ from vector.priority import lower_priority
 
 CACHE_BYTES_MAX = 64 * 1024 * 1024
 CACHE_ENTRY_OVERHEAD_BYTES = 250
+QUERY_CACHE_BYTES_MAX = 4 * 1024 * 1024
+"""Queries come again: by each page of an answer, by dashboards, for one topic after another. Of 384 dimensions these are the last 2,300."""
 PROBE_POLL_S = 0.05
 """While one call tries whether the provider works again, the others look this often whether it does."""
 COOLDOWN_POLL_S = 0.25
@@ -104,6 +106,7 @@ class EmbedScheduler:
         self.counters = EmbedCounters()
         self.failures: deque[str] = deque(maxlen=FAILURES_SHOWN_MAX)
         self._cache = VectorCache() if cache is None else cache
+        self._asked = VectorCache(QUERY_CACHE_BYTES_MAX)
         self._refused: OrderedDict[bytes, Refusal] = OrderedDict()
         self._flying: dict[bytes, asyncio.Future[Float32 | Refusal]] = {}
         self._small: set[bytes] = set()
@@ -162,19 +165,22 @@ class EmbedScheduler:
     async def query(self, texts: Sequence[str], hashes: Sequence[bytes]) -> list[Float32]:
         """float32[d] per query, ahead of all bulk work. Raises KafkaError COORDINATOR_NOT_AVAILABLE with the reason."""
         found: dict[int, Float32] = {}
-        if self.embedder.symmetric:
-            for index, content in enumerate(hashes):
+        for index, content in enumerate(hashes):
+            known = self._asked.get(content)
+            if known is None and self.embedder.symmetric:
                 known = self._cache.get(content)
                 if known is None and content in self._small and self.trouble is None:
                     outcome = await asyncio.shield(self._flying[content])
                     known = None if isinstance(outcome, Refusal) else outcome
-                if known is not None:
-                    self.counters.cache_hits += 1
-                    found[index] = known
+            if known is not None:
+                self.counters.cache_hits += 1
+                found[index] = known
         missing = [index for index in range(len(texts)) if index not in found]
         if missing:
             vectors = await self._embed_queries([texts[index] for index in missing])
-            found.update(zip(missing, vectors, strict=True))
+            for index, vector in zip(missing, vectors, strict=True):
+                found[index] = vector.copy()  # not a part of all of them, which would stay as long
+                self._asked.put(hashes[index], found[index])
         return [found[index] for index in range(len(texts))]
 
     async def _embed_queries(self, texts: list[str]) -> Float32:

@@ -131,6 +131,39 @@ async def test_calls_run_beside_one_another_up_to_the_limit() -> None:
     scheduler.close()
 
 
+class OfTwoKinds(HashingEmbedder):
+    """Queries and passages have different vectors; counts what it is asked."""
+
+    symmetric = False
+
+    def __init__(self) -> None:
+        super().__init__("hashing:16", 16)
+        self.asked: list[tuple[Kind, list[str]]] = []
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Float32:
+        self.asked.append((kind, list(texts)))
+        return super().embed([f"{kind} {text}" for text in texts], kind)
+
+
+async def test_a_query_that_comes_again_is_not_embedded_again() -> None:
+    """As a query, that is: what the same text is as a passage is another vector. What is kept is bounded."""
+    embedder = OfTwoKinds()
+    scheduler = EmbedScheduler(embedder)
+
+    async def ask(*texts: str) -> list[Float32]:
+        return await scheduler.query(texts, [content_hash(text) for text in texts])
+
+    await scheduler.vectors({content_hash("a"): "a"})
+    first = await ask("a", "b")
+    again = await ask("b", "c", "a")
+    assert embedder.asked == [("passage", ["a"]), ("query", ["a", "b"]), ("query", ["c"])]
+    assert (again[2] == first[0]).all()
+    assert (again[0] == first[1]).all()
+    assert all(vector.base is None for vector in (*first, again[1]))  # else a batch stays as long as one of it
+    assert scheduler.counters.cache_hits == 2
+    scheduler.close()
+
+
 class Exact(HashingEmbedder):
     """Knows capital letters and outer blanks."""
 
