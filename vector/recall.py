@@ -94,7 +94,9 @@ class RecallSampler:
     def _sample(self, index: PartitionIndex, queries: list[Float32]) -> list[float]:
         fitting = [query for query in queries if len(query) == index.settings.dimensions]
         chosen: list[Any] = self._chance.sample(fitting, min(QUERIES_PER_SAMPLE, len(fitting)))
-        return sample_recall(index, chosen or stored_queries(index, self._chance))
+        outcomes = sample_recall(index, chosen or stored_queries(index, self._chance))
+        index.let_go()  # every vector has been read: more than all that searches by graphs need
+        return outcomes
 
     def close(self) -> None:
         """Drops what has not begun."""

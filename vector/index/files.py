@@ -144,6 +144,12 @@ def map_file(path: Path) -> memoryview:
         raise DamagedFile(path, "empty") from None
 
 
+def let_go(mapped: memoryview) -> None:
+    """Makes the pages of `map_file`'s result resident no more; those that are needed again come back from the page cache."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapped.obj.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+
 def map_verified(directory: Path, reference: FileReference) -> memoryview:
     """Maps a file and checks size and checksum. Raises DamagedFile."""
     path = directory / reference.name

@@ -373,6 +373,12 @@ class PartitionIndex:
         views = [segment.view() for segment in self._segments]
         return plan(views, bounded, self.settings, self._counters, read)
 
+    def let_go(self) -> None:
+        """Makes what scans have brought in resident no more, where searches go by graphs. Any thread."""
+        for segment in self._segments:
+            if isinstance(segment, SealedSegment):
+                segment.let_go()
+
     def status(self) -> dict[str, Any]:
         """JSON-able: offsets, counts, segments with sizes in bytes, how searches were served, damages, the builder's state."""
         counts = self.counts

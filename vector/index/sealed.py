@@ -10,7 +10,7 @@ from vector.arrays import Bool, Float32, Int64, Stored
 from vector.index.columns import Columns, distinct
 from vector.index.fields import Fields
 from vector.index.fields import decode as decode_fields
-from vector.index.files import PiecesFile, map_verified, read_faiss, verify
+from vector.index.files import PiecesFile, let_go, map_file, map_verified, read_faiss, verify
 from vector.index.scan import nearest_rows, singles
 from vector.index.segment import closeness
 from vector.index.segment_files import (
@@ -44,7 +44,7 @@ class SealedSegment:
         header: SegmentHeader,
         data: SegmentColumns,
         fields: Fields | None,
-        vectors: Any,
+        vectors: memoryview,
         graph: Any | None,
         texts: "Texts | None",
         rows_file: PiecesFile | None,
@@ -62,14 +62,12 @@ class SealedSegment:
         self.graph_trust = header.graph_trust
         self._data = data
         self._vectors = vectors
-        self._rows = _rows_of(vectors)
+        self._rows: Stored = np.frombuffer(vectors[header.rows_start :], dtype=header.row_dtype)
+        self._rows = self._rows.reshape(header.nodes, header.dimensions)
         self._graph = graph
         self._texts = texts
         self._rows_file = rows_file
-        self._dtype = f"<f{vectors.code_size // vectors.d}"
-        self._metric: Metric = (
-            "l2" if vectors.metric_type == faiss.METRIC_L2 else "dot" if header.metric == "dot" else "cosine"
-        )
+        self._metric: Metric = header.metric
 
     @classmethod
     def open(cls, directory: Path, name: str) -> "SealedSegment":
@@ -82,17 +80,14 @@ class SealedSegment:
             else:
                 verify(directory, reference)
         path = directory / (name + VECTORS_SUFFIX)
-        vectors = read_faiss(path)
         if header.graph_trust:
             graph = read_faiss(directory / (name + GRAPH_SUFFIX))
-            size = vectors.code_size
-            # The codes are the end of the file of a flat FAISS index.
-            rows_file = PiecesFile(path, header.size_of(VECTORS_SUFFIX) - size * header.nodes, size)
+            rows_file = PiecesFile(path, header.rows_start, header.row_bytes)
         if any(reference.name.startswith(name + TEXTS_SUFFIX) for reference in header.files):
             from vector.index.lexical import open_texts
 
             texts = open_texts(directory / (name + TEXTS_SUFFIX))
-        return cls(header, data, fields, vectors, graph, texts, rows_file)
+        return cls(header, data, fields, map_file(path), graph, texts, rows_file)
 
     @property
     def next_offset(self) -> int:
@@ -143,12 +138,17 @@ class SealedSegment:
     def rows(self, nodes: Int64) -> Float32:
         if self._rows_file is not None and len(nodes) <= ROWS_READ_MAX:
             # A graph's hits: each touched page of the mapping would bring its neighbours and stay, soon the whole file.
-            stored = np.frombuffer(self._rows_file.read(nodes.tolist()), dtype=self._dtype)
-            return singles(stored.reshape(len(nodes), self._vectors.d))
+            stored = np.frombuffer(self._rows_file.read(nodes.tolist()), dtype=self._rows.dtype)
+            return singles(stored.reshape(len(nodes), self.header.dimensions))
         return singles(self._rows[nodes])
 
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
         return nearest_rows(self._rows, vector, self._metric, mask, wanted)
+
+    def let_go(self) -> None:
+        """Keeps the vectors resident no more, where a graph is searched: a scan has brought in what is larger than all else."""
+        if self._graph is not None:
+            let_go(self._vectors)
 
     def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:
         if self._graph is None:
@@ -182,15 +182,3 @@ class SealedSegment:
     def hashes_of(self, nodes: Int64) -> list[bytes]:
         raw = self._data.hashes[nodes].tobytes()  # tolist() would strip trailing zero bytes
         return [raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES)]
-
-
-def _rows_of(vectors: Any) -> Stored:
-    """What a flat index holds, [n, d], where it lies, which is in the file; valid as long as the index is."""
-    shape = (vectors.ntotal, vectors.d)
-    dtype = np.float16 if vectors.code_size == 2 * vectors.d else np.float32
-    if not vectors.ntotal:  # compaction has taken every record
-        return np.empty(shape, dtype=dtype)
-    rows: Stored = (
-        faiss.rev_swig_ptr(vectors.codes.data(), vectors.ntotal * vectors.code_size).view(dtype).reshape(shape)
-    )
-    return rows

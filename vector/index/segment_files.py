@@ -19,7 +19,7 @@ from vector.arrays import Hashes, Int32, Int64
 from vector.index.columns import Columns
 from vector.index.files import Buffer, DamagedFile, FileReference, checksum, map_file
 from vector.index.segment import Trust
-from vector.index.settings import HASH_BYTES, Counts
+from vector.index.settings import HASH_BYTES, Counts, Metric, Storage
 
 MAGIC = b"SLIDX001"
 COLUMNS_SUFFIX = ".columns"
@@ -44,8 +44,8 @@ class SegmentHeader:
     next_offset: int
     counts: Counts
     dimensions: int
-    metric: str
-    storage: str
+    metric: Metric
+    storage: Storage
     nodes: int
     postings: int
     timestamp_min: int
@@ -54,6 +54,21 @@ class SegmentHeader:
     graph_trust: tuple[Trust, ...]
     recall: float
     files: tuple[FileReference, ...]
+
+    @property
+    def row_dtype(self) -> np.dtype[Any]:
+        """Of the stored vectors."""
+        return np.dtype("<f4" if self.storage == "fp32" else "<f2")
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one stored vector."""
+        return self.dimensions * self.row_dtype.itemsize
+
+    @property
+    def rows_start(self) -> int:
+        """Where the vectors begin in their file: they are the end of what FAISS writes of a flat index."""
+        return self.size_of(VECTORS_SUFFIX) - self.nodes * self.row_bytes
 
     def size_of(self, suffix: str) -> int:
         """Bytes of the file that ends so, 0 where there is none."""
