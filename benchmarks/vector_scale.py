@@ -105,10 +105,11 @@ class Truth:
         self.offsets = np.take_along_axis(offsets, best, axis=1)
 
     def recall(self, found: dict[int, list[int]], within: np.ndarray | None = None) -> float:
-        """Of the answers, by number of the query; with `within`, of those true ones that are among these offsets."""
+        """Of the answers, by number of the query; with `within`, bool[vectors], of those true ones that are at such offsets."""
         right = wanted = 0
         for query, answer in found.items():
-            truth = self.offsets[query] if within is None else np.intersect1d(self.offsets[query], within)
+            truth = self.offsets[query]
+            truth = truth if within is None else truth[within[truth]]
             right += len(set(truth.tolist()) & set(answer))
             wanted += len(truth)
         return right / wanted if wanted else float("nan")
@@ -317,7 +318,9 @@ def codes(directory: Path, vectors: Vectors, truth: Truth) -> Result:
         for segment, file in zip(segments, files, strict=True)
         if segment.graph_trust
     ]
-    within = np.concatenate([segment.columns.offsets for segment, _ in graphs] or [np.empty(0, dtype=np.int64)])
+    within = np.zeros(vectors.count, dtype=np.bool_)
+    for segment, _ in graphs:
+        within[segment.columns.offsets] = True
     for width in (64, 128):
         rough: dict[int, list[int]] = {}
         rescored: dict[int, list[int]] = {}
@@ -327,7 +330,7 @@ def codes(directory: Path, vectors: Vectors, truth: Truth) -> Result:
             for segment, graph in graphs:
                 given = faiss.SearchParametersHNSW(efSearch=width)
                 scores, nodes = (found[0] for found in graph.search(query[None], fetch_count(NEIGHBOURS), params=given))
-                offsets = [int(segment.columns.offsets[segment.postings_of(np.array([node]))[1][0]]) for node in nodes]
+                offsets = segment.columns.offsets[segment.postings_of(nodes)[1]].tolist()  # each vector is one record's
                 exact = similarities(segment.rows(nodes), query, "cosine")
                 by_codes += zip(scores.tolist(), offsets, strict=True)
                 by_vectors += zip(exact.tolist(), offsets, strict=True)
