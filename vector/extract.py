@@ -16,12 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.record_batch import Record
+from vector.filter.record_fields import VECTOR_HEADER
 
 SkipReason = Literal[
     "tombstone", "empty", "not_text", "no_key", "no_header", "not_json", "no_path", "no_vector", "too_long"
 ]
-VECTOR_HEADER = "senselog.vector"
-"""A record's own vector: float32[d], little-endian."""
 HASH_BYTES = 16
 NORM_MIN = 1e-12
 _HEADER = "header:"

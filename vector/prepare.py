@@ -10,8 +10,8 @@ from protocol.errors import KafkaError
 from protocol.record_batch import BatchHeader, Record, iterate_records, walk_batches
 from vector.arrays import Float32
 from vector.embed.pieces import PIECES_MAX
-from vector.extract import VECTOR_HEADER, content_hash, extract_text, last_header, read_vector, vector_hash
-from vector.filter.record_fields import RecordFields, record_fields
+from vector.extract import content_hash, extract_text, last_header, read_vector, vector_hash
+from vector.filter.record_fields import VECTOR_HEADER, RecordFields, record_fields
 from vector.index.fields import fields_of
 from vector.index.settings import Run
 from vector.request import CHUNK, EMBEDDING_TRUNCATED

@@ -20,7 +20,7 @@ from benchmarks.filtered_recall import NAMES, NEIGHBOURS, RECALL_MIN, START_MS, 
 from tests.broker_process import BrokerProcess
 from tests.crash import marks
 from tests.crash.reading import read_committed
-from vector.extract import VECTOR_HEADER
+from vector.filter.record_fields import VECTOR_HEADER
 from vector.index.scoring import stored_form
 from vector.index.settings import IndexSettings
 

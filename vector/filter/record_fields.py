@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 from vector.filter.tree import KEY, header_column, path_column
 from vector.filter.values import CONTAINER, encode_bytes, encode_scalar
 
+VECTOR_HEADER = "senselog.vector"
+"""A record's own vector: float32[d], little-endian. That it is there can be asked for, not its bytes: they would be a fifth of an index."""
 ENTRIES_MAX = 256
 """Values of one record that are kept in the index; a record that has more is read from the log when a filter asks for it."""
 JSON_BYTES_MAX = 64 * 1024
@@ -43,7 +45,8 @@ def record_fields(
         if key is not None:
             found.add(KEY, encode_bytes(bytes(key)))
         for name, data in headers:
-            found.add(header_column(name), encode_bytes(None if data is None else bytes(data)))
+            encoded = CONTAINER if name == VECTOR_HEADER else encode_bytes(None if data is None else bytes(data))
+            found.add(header_column(name), encoded)
         if value is not None and value[:64].lstrip()[:1] in (b"{", b"[", b""):
             if json_bytes_max is not None and len(value) > json_bytes_max:
                 fits = False

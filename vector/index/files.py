@@ -150,14 +150,6 @@ def let_go(mapped: memoryview) -> None:
         mapped.obj.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
-def map_verified(directory: Path, reference: FileReference) -> memoryview:
-    """Maps a file and checks size and checksum. Raises DamagedFile."""
-    path = directory / reference.name
-    data = map_file(path)
-    _check(path, reference, len(data), checksum(data))
-    return data
-
-
 def verify(directory: Path, reference: FileReference) -> None:
     """Checks size and checksum by reading: of a mapping, all pages would stay resident. Raises DamagedFile."""
     path = directory / reference.name
@@ -168,13 +160,9 @@ def verify(directory: Path, reference: FileReference) -> None:
                 size, state = size + count, int(crc32.iscsi(block[:count], state))
     except FileNotFoundError:
         raise DamagedFile(path, "missing") from None
-    _check(path, reference, size, state)
-
-
-def _check(path: Path, reference: FileReference, size: int, checksum: int) -> None:
     if size != reference.size:
         raise DamagedFile(path, f"{size} bytes, expected {reference.size}")
-    if checksum != reference.checksum:
+    if state != reference.checksum:
         raise DamagedFile(path, "checksum does not match")
 
 

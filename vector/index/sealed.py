@@ -10,7 +10,7 @@ from vector.arrays import Bool, Float32, Int64, Stored
 from vector.index.columns import Columns, distinct
 from vector.index.fields import Fields
 from vector.index.fields import decode as decode_fields
-from vector.index.files import PiecesFile, let_go, map_file, map_verified, read_faiss, verify
+from vector.index.files import PiecesFile, let_go, map_file, read_faiss, verify
 from vector.index.scan import nearest_rows, singles
 from vector.index.segment import closeness
 from vector.index.segment_files import (
@@ -75,10 +75,9 @@ class SealedSegment:
         header, data = decode(directory / (name + COLUMNS_SUFFIX))
         fields, texts, graph, rows_file = None, None, None, None
         for reference in header.files:
+            verify(directory, reference)
             if reference.name == name + FIELDS_SUFFIX:
-                fields = decode_fields(map_verified(directory, reference))
-            else:
-                verify(directory, reference)
+                fields = decode_fields(map_file(directory / reference.name))
         path = directory / (name + VECTORS_SUFFIX)
         if header.graph_trust:
             graph = read_faiss(directory / (name + GRAPH_SUFFIX))

@@ -11,7 +11,7 @@ from protocol.crc import crc32c
 from protocol.record_batch import BATCH_OVERHEAD, Record, build_batch
 from vector.embed.hashing import HashingEmbedder
 from vector.embed.pieces import PIECES_MAX, cut_at_characters
-from vector.extract import VECTOR_HEADER
+from vector.filter.record_fields import VECTOR_HEADER
 from vector.prepare import Extraction, Stretch, stretches
 from vector.request import CHUNK, EMBEDDING_TRUNCATED
 

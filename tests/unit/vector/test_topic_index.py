@@ -18,7 +18,7 @@ from vector.assignment import Assignment
 from vector.config import VectorConfig
 from vector.embed.hashing import HashingEmbedder
 from vector.embed.port import Embedder, EmbedSettings, ModelMissingError
-from vector.extract import VECTOR_HEADER
+from vector.filter.record_fields import VECTOR_HEADER
 from vector.generation import Generations, Identity
 from vector.generation_index import WorkerParts
 from vector.index.builder import Builder

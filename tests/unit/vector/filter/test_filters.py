@@ -1,6 +1,8 @@
 """Filters against a plain predicate over every record, with columns so small that much does not fit into them."""
 
+import json
 import tempfile
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from tests.unit.vector.filter.model import PARTITION, filters, logs, meets
 from tests.unit.vector.index.model import build_all, content_hash, content_vector
 from vector.check import check_index
 from vector.filter.parse import parse_filter
-from vector.filter.record_fields import all_values, record_fields
+from vector.filter.record_fields import VECTOR_HEADER, all_values, record_fields
 from vector.filter.tree import Subject, passes
 from vector.index import fields as columns
 from vector.index.partition_index import PartitionIndex
@@ -137,3 +139,20 @@ def test_an_index_without_fields_asks_the_log(tmp_path: Path) -> None:
     assert sorted(hit.offset for hit in hits) == [4, 7]
     assert index.search(query) == []  # a log that has lost them
     index.close()
+
+
+def test_of_a_records_own_vector_a_filter_knows_that_it_is_there_not_its_bytes() -> None:
+    """They are as long as the vector itself, in each record others, and nobody looks for them."""
+    vector = np.arange(384, dtype="<f4").tobytes()
+    headers = [(VECTOR_HEADER, vector), ("service", b"a")]
+    values = all_values(None, b"text", headers)
+    kept = columns.fields_of([record_fields(None, b"text", headers)])
+    assert kept.nbytes < 100
+    there = {"header": VECTOR_HEADER, "exists": True}
+    for condition, passed in (
+        (there, True),
+        ({**there, "exists": False}, False),
+        ({"header": VECTOR_HEADER, "eq": {"base64": b64encode(vector).decode()}}, False),
+        ({"header": "service", "eq": "a"}, True),
+    ):
+        assert passes(parse_filter(json.dumps({"must": [condition]})), Subject(PARTITION, 0, 0, values)) == passed
