@@ -88,6 +88,11 @@ class Channel(asyncio.Protocol):
             self._send(_NOTICE, 0, name, payload)
 
     @property
+    def answering(self) -> int:
+        """Calls of the other end that have no answer yet."""
+        return len(self._tasks)
+
+    @property
     def peer(self) -> str:
         """HOST:PORT of the other end, where it has one."""
         name = None if self._transport is None else self._transport.get_extra_info("peername")

@@ -1,4 +1,5 @@
-"""The part of a search that runs in a search thread: from resolved queries to rows, over all partitions asked for."""
+"""The part of a search that runs in a search thread, or, where it is brief, in the event loop: from resolved queries to rows, over all partitions
+asked for."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -6,7 +6,7 @@ Of a search over partitions of several workers one does this, and asks the other
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,10 @@ CUT_OVER_S = 3.0
 """For so long workers may disagree about the generation that is searched."""
 CUT_OVER_POLL_S = 0.02
 
-BRIEF_ROWS_MAX = 5_000
-"""Scanned by the event loop itself: 0.1 ms at 384 dimensions, where two threads that wake each other take as long."""
+BRIEF_BYTES_MAX = 4 * 1024 * 1024
+"""Of stored vectors, scanned by the event loop itself: 5,000 of 384 dimensions take 0.1 ms, as long as two threads that wake each other."""
+BRIEF_ALONE_BYTES_MAX = 32 * 1024 * 1024
+"""Where nobody else waits for the event loop: 1 ms, and waking two threads then is a tenth of the whole search."""
 BRIEF_HITS_MAX = 50
 """Of all queries together, at some 5 us each."""
 BRIEF_NODES_MAX = 50_000
@@ -48,12 +50,20 @@ class TopicSearch:
     """Answers the broker's `search` calls for one topic. Messages are plain dicts, see `broker.search.service`."""
 
     def __init__(
-        self, topic: TopicIndex, source: LogSource, threads: WorkerThreads, relay: Relay | None = None
+        self,
+        topic: TopicIndex,
+        source: LogSource,
+        threads: WorkerThreads,
+        relay: Relay | None = None,
+        *,
+        alone: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`alone`: whether the broker asks nothing else at the moment."""
         self._topic = topic
         self._source = source
         self._threads = threads
         self._relay = relay
+        self._alone = alone
         self._points = QueryPoints(topic, source)
         self._shards: OrderedDict[bytes, _Planned] = OrderedDict()
 
@@ -131,7 +141,8 @@ class TopicSearch:
             results = run_search(Shards(own, [shard.ask for shard in remote]), points, message, cursors)
             return results, set(cursors[0].up_to)
 
-        if not remote and is_brief(message, indexes):
+        bytes_max = BRIEF_ALONE_BYTES_MAX if self._alone() else BRIEF_BYTES_MAX
+        if not remote and is_brief(message, indexes, bytes_max):
             return run(read_nothing)
         loop = asyncio.get_running_loop()
         reader = LogReader(self._source, self._topic.topic_id, loop)
@@ -296,20 +307,21 @@ class _Planned:
         return getattr(self._shard, request["method"])(*request["arguments"])
 
 
-def is_brief(message: Message, indexes: Mapping[int, PartitionIndex]) -> bool:
-    """Whether the search takes less time than handing it to a thread and back: a plain scan of few rows, without a look at the log."""
+def is_brief(message: Message, indexes: Mapping[int, PartitionIndex], bytes_max: int) -> bool:
+    """Whether the search is a plain scan of at most so many bytes of vectors, without a look at the log."""
     plain = message["mode"] == "vector" and message["collapse"] in (None, TEXT_COLLAPSE)
     plain = plain and message["filter"] is None and message["cursor"] is None
     if not plain or message["limit"] * len(message["queries"]) > BRIEF_HITS_MAX:
         return False
-    rows = nodes = 0
+    scanned = nodes = 0
     for wanted in message["partitions"]:
         index = indexes.get(wanted["partition"])
         if index is not None:
             end = min(wanted["until"], index.indexed_offset) if wanted["until"] >= 0 else index.indexed_offset
-            rows += min(max(0, end - max(wanted["from"], index.first_offset)), index.node_count)
+            rows = min(max(0, end - max(wanted["from"], index.first_offset)), index.node_count)
+            scanned += rows * index.settings.dimensions * index.settings.vector_dtype.itemsize
             nodes += index.node_count
-    return rows * len(message["queries"]) <= BRIEF_ROWS_MAX and nodes <= BRIEF_NODES_MAX
+    return scanned * len(message["queries"]) <= bytes_max and nodes <= BRIEF_NODES_MAX
 
 
 def _some(indexes: Mapping[int, PartitionIndex], partitions: Iterable[int]) -> dict[int, PartitionIndex]:

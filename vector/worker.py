@@ -177,7 +177,9 @@ class Worker:
                 await current.close()
             topic = TopicIndex(assignment, self._parts)
             self._topics[assignment.topic_id] = topic
-            self._searches[assignment.topic_id] = TopicSearch(topic, self._log, self._threads, self._relay)
+            self._searches[assignment.topic_id] = TopicSearch(
+                topic, self._log, self._threads, self._relay, alone=lambda: self.channel.answering == 1
+            )
             topic.start()
 
     async def _unassign(self, message: Mapping[str, Any]) -> None:

@@ -332,10 +332,11 @@ async def test_a_brief_search_is_not_handed_to_a_thread(
     await indexed(topic, 1)
     searcher = TopicSearch(topic, Source(), worker.threads)
     message = {**search(), **options}
-    assert is_brief(message, topic.indexes) == brief
+    assert is_brief(message, topic.indexes, 10_000) == brief
+    assert not is_brief(message, topic.indexes, 0)
     at_once = await searcher.search(message)
     monkeypatch.setattr(topic_search, "BRIEF_NODES_MAX", -1)
-    assert not is_brief(message, topic.indexes)
+    assert not is_brief(message, topic.indexes, 10_000)
     in_a_thread = await searcher.search(message)
     assert at_once["results"] == in_a_thread["results"]
     await topic.close()
