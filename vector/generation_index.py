@@ -92,25 +92,39 @@ class GenerationIndex:
         self._gate = gate
         self._on_progress = on_progress
         self._known_outside = known_elsewhere
+        self._unopened: dict[int, str] = {}
+        """Partitions that could not be opened, and why."""
         self._indexers: dict[int, PartitionIndexer] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     # Opening
 
     async def open(self, partitions: Iterable[int], recovered: Mapping[int, int]) -> None:
-        """Opens these partitions, however long the disk refuses. `recovered`: the ends of logs that lost their tails, where known."""
-        for partition in partitions:
+        """Opens these partitions, however long the disk refuses; those that are open are indexed meanwhile, once there is a model.
+        `recovered`: the ends of logs that lost their tails, where known."""
+        wanted = list(partitions)
+        for partition in wanted:
             if self._parts.persistence is not None:
                 await self._parts.persistence.restore_partition(self._place.topic_id, self.generation, partition)
-            while partition not in self.indexes:
-                try:
-                    await self._in_index_thread(self._open_in_thread, partition, recovered.get(partition))
-                except (OSError, ValueError) as error:
-                    self.trouble = f"partition {partition}: {error}"
-                    logger.exception("cannot open the index of %s-%d", self._place.topic, partition)
-                    await asyncio.sleep(RETRY_S)
-                else:
-                    self.trouble = None
+            await self._try_to_open(partition, recovered)
+        while missing := [partition for partition in wanted if partition not in self.indexes]:
+            if self.scheduler is not None:
+                self.index(list(self.indexes))
+            await asyncio.sleep(RETRY_S)
+            for partition in missing:
+                await self._try_to_open(partition, recovered)
+
+    async def _try_to_open(self, partition: int, recovered: Mapping[int, int]) -> None:
+        if partition in self.indexes:
+            return
+        try:
+            await self._in_index_thread(self._open_in_thread, partition, recovered.get(partition))
+        except (OSError, ValueError, RuntimeError) as error:  # FAISS raises RuntimeError
+            self._unopened[partition] = f"partition {partition}: {error}"
+            logger.exception("cannot open the index of %s-%d", self._place.topic, partition)
+        else:
+            self._unopened.pop(partition, None)
+        self.trouble = next(iter(self._unopened.values()), None)
 
     def _open_in_thread(self, partition: int, recovered: int | None) -> None:
         if partition in self.indexes:  # by a call whose caller was cancelled: a folder has one index

@@ -242,6 +242,7 @@ class TopicIndex:
             return
         if self.live is None:
             self.live = self._new_index(wanted)
+        self.spawn(self._index(self.live))  # what is open is indexed while the disk refuses the rest
         await self.live.open(list(self.assignment.states), self.assignment.recovered)
         self.spawn(self._index(self.live))
 

@@ -150,6 +150,35 @@ async def test_an_unexpected_error_while_opening_is_tried_again(
     await topic.close()
 
 
+async def test_a_partition_that_cannot_be_opened_holds_up_no_other(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those behind it were not opened, and none of the topic was indexed, for as long as one folder could not be read."""
+    broken = threading.Event()
+    broken.set()
+    really_open = PartitionIndex.open
+
+    def unlucky(directory: Path, *arguments: Any) -> PartitionIndex:
+        if broken.is_set() and directory.name == "0":
+            raise RuntimeError("could not open the graph for reading")
+        return really_open(directory, *arguments)
+
+    monkeypatch.setattr(PartitionIndex, "open", unlucky)
+    worker.model_there.set()
+    topic = worker.topic(3)
+    topic.start()
+    async with asyncio.timeout(20):
+        while topic.behind({1: len(VALUES), 2: len(VALUES)}):
+            await asyncio.sleep(0.001)
+    found = await TopicSearch(topic, Source(), worker.threads).search(search_message("disk", 10, [1, 2]))
+    assert len(found["results"][0][0]) == 2 * len(VALUES)
+    assert topic.status()["trouble"] == "partition 0: could not open the graph for reading"
+    broken.clear()
+    await indexed(topic, 3)
+    assert topic.status()["trouble"] is None
+    await topic.close()
+
+
 async def test_a_folder_is_opened_once_when_the_opening_is_cancelled_and_repeated(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
