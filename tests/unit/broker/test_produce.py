@@ -4,7 +4,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.context import CloseConnection
@@ -182,6 +182,7 @@ def test_a_storage_failure_is_told(core: Core) -> None:
     assert answer.value.responses[0].partition_responses[0].error_code == 56
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=300)), min_size=1, max_size=WALKED_RECORDS_MAX), st.data())
 def test_small_batches_are_walked(values: list[bytes | None], data: Any) -> None:
     core = Core()
