@@ -234,7 +234,7 @@ class GrowingView:
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
         return nearest_rows(self._vectors, vector, self._metric, mask, wanted)
 
-    def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:
+    def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, Float32, float]:
         raise NotImplementedError("a growing segment has no graph")
 
     def postings_of(self, nodes: Int64) -> tuple[Int64, Int64]:

@@ -149,7 +149,7 @@ class SealedSegment:
         if self._graph is not None:
             let_go(self._vectors)
 
-    def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:
+    def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, Float32, float]:
         if self._graph is None:
             raise ValueError(f"segment {self.identity} has no graph")
         # efSearch must always be given: the default of these parameters is 16, silently (research/vector-search.md 5.4).
@@ -157,7 +157,8 @@ class SealedSegment:
             vector[None], count, params=faiss.SearchParametersHNSW(efSearch=max(ef, count))
         )
         near = float(closeness(scores, vector[None], self._metric)[0])
-        return np.asarray(nodes[0][nodes[0] >= 0], dtype=np.int64), near
+        found = nodes[0] >= 0
+        return nodes[0][found], -scores[0][found] if self._metric == "l2" else scores[0][found], near
 
     def postings_of(self, nodes: Int64) -> tuple[Int64, Int64]:
         starts = self._data.starts[nodes]

@@ -189,9 +189,9 @@ def _contents(parts: Sequence[Part], of_part: Int64, nodes: Int64) -> list[bytes
 
 def _search_together(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[Rows]:
     """Where each node has records of its own: only the nodes that are among the best of all parts are looked up."""
+    nearest_of = [_nearest(part, min(query.limit, part.matching.nodes), query, vector) for part in parts]
     asked = []
-    for part in parts:
-        nodes = _nearest(part, min(query.limit, part.matching.nodes), query, vector)
+    for part, nodes in zip(parts, _worth_rescoring(nearest_of, fetch_count(query.limit)), strict=True):
         asked.append((part, nodes, similarities(part.view.rows(nodes), vector, part.settings.metric)))
     scores = np.concatenate([scores for _, _, scores in asked]) if asked else np.empty(0, dtype=np.float32)
     last = len(scores) - query.limit
@@ -203,6 +203,16 @@ def _search_together(parts: Sequence[Part], query: IndexQuery, vector: Float32) 
     ]
 
 
+def _worth_rescoring(found: Sequence[tuple[Int64, Float32 | None]], count: int) -> list[Int64]:
+    """The nodes; of those that graphs have found together, as many as one alone is asked for. By their codes all are comparable."""
+    rough = [scores for _, scores in found if scores is not None]
+    ranked = np.concatenate(rough) if rough else np.empty(0, dtype=np.float32)
+    if len(ranked) <= count:
+        return [nodes for nodes, _ in found]
+    floor = np.partition(ranked, len(ranked) - count)[len(ranked) - count]
+    return [nodes if scores is None else nodes[scores >= floor] for nodes, scores in found]
+
+
 def _search_segment(part: Part, query: IndexQuery, vector: Float32) -> Rows:
     matching, limit = part.matching, query.limit
     needed = min(limit, matching.nodes if query.collapse else matching.records)
@@ -210,7 +220,7 @@ def _search_segment(part: Part, query: IndexQuery, vector: Float32) -> Rows:
     collapsed_chunks = query.collapse and part.view.columns.chunked
     count = matching.nodes if collapsed_chunks else min(limit, matching.nodes)
     while True:
-        nodes = _nearest(part, count, query, vector)
+        nodes, _ = _nearest(part, count, query, vector)
         scores = similarities(part.view.rows(nodes), vector, part.settings.metric)
         found = expand(part, nodes, scores, limit, collapse=query.collapse)
         hits = len(np.unique(found.nodes)) if query.collapse else found.records
@@ -219,17 +229,17 @@ def _search_segment(part: Part, query: IndexQuery, vector: Float32) -> Rows:
         count = min(count * 4, matching.nodes)  # chunks of the same few records filled the list
 
 
-def _nearest(part: Part, count: int, query: IndexQuery, vector: Float32) -> Int64:
-    """At least the `count` nearest nodes that match."""
+def _nearest(part: Part, count: int, query: IndexQuery, vector: Float32) -> tuple[Int64, Float32 | None]:
+    """At least the `count` nearest nodes that match, and what a graph says of their scores."""
     view, matching, counters = part.view, part.matching, part.counters
     if view.graph_trust and not query.exact and matching.nodes > part.settings.exact_matches_max:
-        nodes = _ask_graph(view, matching, count, query.ef, vector)
-        if nodes is not None:
+        found = _ask_graph(view, matching, count, query.ef, vector)
+        if found is not None:
             counters.graph += 1
-            return nodes
+            return found
         counters.graph_refused += 1
     counters.exact += 1
-    return view.exact(vector, matching.mask, count)
+    return view.exact(vector, matching.mask, count), None
 
 
 def fetch_count(depth: int) -> int:
@@ -237,12 +247,14 @@ def fetch_count(depth: int) -> int:
     return 2 * depth + 32
 
 
-def _ask_graph(view: SegmentView, matching: Matches, count: int, ef: int, vector: Float32) -> Int64 | None:
-    """The nearest matching nodes and more, or None when the graph cannot vouch for `count` of them."""
+def _ask_graph(
+    view: SegmentView, matching: Matches, count: int, ef: int, vector: Float32
+) -> tuple[Int64, Float32] | None:
+    """The nearest matching nodes and more, with their scores by the graph, or None when the graph cannot vouch for `count` of them."""
     if matching.mask is None and ef > 0:
         # The caller chose the width, and with it the recall.
-        nodes, _ = view.graph(vector, min(fetch_count(count), max(ef, count)), ef)
-        return nodes if len(nodes) >= count else None
+        nodes, scores, _ = view.graph(vector, min(fetch_count(count), max(ef, count)), ef)
+        return (nodes, scores) if len(nodes) >= count else None
     wanted_depth = count
     if matching.mask is not None:
         # Where the filter is independent of the query, the last of `count` matches lies here, give or take a few.
@@ -254,13 +266,14 @@ def _ask_graph(view: SegmentView, matching: Matches, count: int, ef: int, vector
             return None
         width, depth = level
         if width > searched:
-            nodes, near = view.graph(vector, fetch_count(depth), max(width, ef))
+            nodes, scores, near = view.graph(vector, fetch_count(depth), max(width, ef))
             searched = width
         if near >= trust.closeness_min:
             if matching.mask is None:
-                return nodes[: fetch_count(count)] if len(nodes) >= count else None
+                first = slice(fetch_count(count))
+                return (nodes[first], scores[first]) if len(nodes) >= count else None
             passed = matching.mask[nodes]
-            return nodes[passed] if np.count_nonzero(passed[:depth]) >= count else None
+            return (nodes[passed], scores[passed]) if np.count_nonzero(passed[:depth]) >= count else None
     return None
 
 

@@ -53,8 +53,9 @@ class SegmentView(Protocol):
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
         """The `wanted` nearest nodes that `mask` allows, with all ties of the last one, by scanning; any order."""
 
-    def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, float]:
-        """About the `count` nearest nodes, unfiltered, by the graph, best first, and the query's `closeness`."""
+    def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, Float32, float]:
+        """About the `count` nearest nodes, unfiltered, by the graph, best first, their scores by its codes (higher is better, comparable
+        between graphs), and the query's `closeness`."""
 
     def postings_of(self, nodes: Int64) -> tuple[Int64, Int64]:
         """Indices of the postings of `nodes`, int64[m], node by node, ascending, and for each its node's place in `nodes`, int64[m]:

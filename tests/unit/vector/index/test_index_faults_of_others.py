@@ -120,7 +120,7 @@ def test_known_contents_are_not_asked_of_the_model_again(index: PartitionIndex) 
 def test_places_that_faiss_leaves_empty_are_no_hits(index: PartitionIndex) -> None:
     """Where fewer are found than were asked for, FAISS answers -1, which is a place in every array of Python's."""
     segment = next(one for one in index._segments if isinstance(one, SealedSegment) and one.graph_bytes)
-    nodes, _ = segment.graph(VECTOR, 10 * segment.node_count, 64)
+    nodes, _, _ = segment.graph(VECTOR, 10 * segment.node_count, 64)
     assert 0 < len(nodes) <= segment.node_count
     assert set(nodes.tolist()) <= set(range(segment.node_count))
     mask = np.zeros(segment.node_count, dtype=bool)

@@ -12,6 +12,8 @@ from vector.index import build
 from vector.index.partition_index import PartitionIndex
 from vector.index.planner import MERGE_MIN
 from vector.index.query import IndexQuery
+from vector.index.sealed import SealedSegment
+from vector.index.search import fetch_count
 from vector.index.settings import IndexSettings
 
 
@@ -93,6 +95,31 @@ def test_a_farther_kind_of_query_is_believed_no_deeper_than_a_nearer_one() -> No
     assert build._both(far, near) == ((512, 80), (1024, 160))
     assert build._both(((64, 320),), near) == near
     assert build._both((), near) == ()
+
+
+def test_several_graphs_are_rescored_no_deeper_than_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the hits are those of an exact scan."""
+    random = np.random.default_rng(4)
+    rows = clustered(6000, 48, 0.5, random)
+    index = PartitionIndex.open(tmp_path, IndexSettings(48, growing_rows_max=2000, exact_matches_max=500))
+    load(index, rows, random.permutation(len(rows)))
+    assert [bool(segment["graph_trust"]) for segment in index.status()["segments"][:3]] == [True] * 3
+    rescored: list[int] = []
+    read = SealedSegment.rows
+    monkeypatch.setattr(SealedSegment, "rows", lambda view, nodes: (rescored.append(len(nodes)), read(view, nodes))[1])
+    queries, by_graphs, right = rows[::200], 0, 0
+    for row in queries:
+        scans = index.status()["searches"]["exact"]
+        rescored.clear()
+        found = index.search(IndexQuery(row, limit=10))
+        if index.status()["searches"]["exact"] == scans:
+            by_graphs += 1
+            assert sum(rescored) <= fetch_count(10)
+        exact = index.search(IndexQuery(row, limit=10, exact=True))
+        right += len({hit.offset for hit in found} & {hit.offset for hit in exact})
+    assert by_graphs > len(queries) / 2
+    assert right >= 0.99 * 10 * len(queries)
+    index.close()
 
 
 def test_a_sealed_vector_costs_at_most_700_bytes_of_memory_at_384_dimensions(tmp_path: Path) -> None:
