@@ -26,6 +26,7 @@ from vector.event_loop import run
 from vector.extract import content_hash
 from vector.followers import Followers
 from vector.generation_index import WorkerParts
+from vector.heap import keep_small
 from vector.index.builder import Builder
 from vector.log_source import LogRun, LogState, PartitionPlace
 from vector.memory import MemoryBudget
@@ -355,7 +356,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def prepare_process() -> None:
-    """Logs to standard error, and makes way for others."""
+    """Logs to standard error, makes way for others, and keeps no memory that is free."""
+    keep_small()
     logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s event=%(message)r process=vector-worker")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     lower_priority(WORKER_NICENESS)

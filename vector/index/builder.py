@@ -1,24 +1,16 @@
 """The builder: one thread that seals and merges for all indexes of a worker, off the search path; its long calls run at the lowest priority."""
 
-import ctypes
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 
+from vector.heap import return_freed
 from vector.index.build import Built
 from vector.index.files import DamagedFile
 from vector.index.partition_index import BuildTask, PartitionIndex
 
 CLOSE_TIMEOUT_S = 1.0
 """A graph under construction cannot be interrupted; the thread is a daemon and its files are removed at the next open."""
-
-
-def return_memory() -> None:
-    """Gives the kernel what builds have freed: glibc keeps it, 90 MB after 200,000 vectors. Elsewhere nothing happens."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
 
 
 class Builder:
@@ -81,7 +73,7 @@ class Builder:
                 if self._closed:
                     return
             self._post(_Finish(self, index, task, outcome))
-            return_memory()
+            return_freed()
 
     def finish(self, index: PartitionIndex, task: BuildTask, outcome: "Built | Exception") -> None:
         """In the owner's thread: makes what was built visible, and goes on with what follows from it."""
