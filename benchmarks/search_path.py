@@ -33,6 +33,7 @@ MODES: dict[str, dict[str, Any]] = {
     "hybrid by scores": {"mode": "hybrid", "fusion": "weighted"},
 }
 QUERIES = 100
+_asked = itertools.count()
 SHARES = (1.0, 0.1, 0.01, 0.001)
 """Of the log's offsets, that a filter lets through."""
 
@@ -240,12 +241,11 @@ def search_under_load(broker: Broker, *, topic: str, clients: int, seconds: floa
     """Searches a second and their latency with several clients at once."""
     latencies: list[float] = []
     stop = time.monotonic() + seconds
-    numbers = itertools.count()
 
     def run() -> None:
         with SenselogClient(bootstrap_servers=broker.bootstrap) as client:
             while time.monotonic() < stop:
-                text = f"connection {next(numbers)} refused by the database"  # one that was asked before is not embedded again
+                text = f"connection {next(_asked)} refused by the database"  # one that was asked before is not embedded again
                 started = time.perf_counter()
                 client.search(topic, text, limit=10)
                 latencies.append((time.perf_counter() - started) * 1e3)
