@@ -169,7 +169,7 @@ class Run:
         workers: list[psutil.Process] = self._until(self.node.children)
         while not (there := [one for one in workers if step in self._steps(one)]) and time.monotonic() < end:
             time.sleep(0.0005)
-        if step != "manifest":  # which is over at once
+        if step not in ("manifest", "cut-over"):  # which are over at once
             time.sleep(self.chance.uniform(0, 0.005))
         chosen = self.chance.choice(there or workers)
         if whom == "broker":  # its workers end by themselves, while the next one starts already
