@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 
 from vector.arrays import Bool, Float32, Int64, Stored
-from vector.index.columns import Columns, distinct
+from vector.index.columns import Columns, distinct, nodes_of_hashes
 from vector.index.fields import Fields
 from vector.index.fields import decode as decode_fields
 from vector.index.files import PiecesFile, let_go, map_file, read_faiss, verify
@@ -169,15 +169,7 @@ class SealedSegment:
         return places, self._data.by_node[rows].astype(np.int64)
 
     def nodes_of(self, hashes: list[bytes]) -> Int64:
-        wanted = np.array(hashes, dtype=f"S{HASH_BYTES}")
-        data = self._data
-        if not len(data.hashes):  # compaction has taken every record
-            return np.full(len(hashes), -1, dtype=np.int64)
-        places = np.searchsorted(data.hashes, wanted, sorter=data.hash_order)
-        places[places == len(data.hashes)] = 0
-        nodes = data.hash_order[places].astype(np.int64)
-        nodes[data.hashes[nodes] != wanted] = -1
-        return nodes
+        return nodes_of_hashes(self._data.hashes, self._data.hash_order, hashes)
 
     def hashes_of(self, nodes: Int64) -> list[bytes]:
         raw = self._data.hashes[nodes].tobytes()  # tolist() would strip trailing zero bytes
