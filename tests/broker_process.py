@@ -5,12 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 STOP_TIMEOUT_S = 5  # what the command line promises
+LOG_TIMEOUT_S = 10
 
 
 def free_port() -> int:
@@ -59,6 +61,13 @@ class BrokerProcess:
     def log(self) -> str:
         """What the broker has logged so far."""
         return (self.directory / "broker.log").read_text()
+
+    def wait_for_log(self, words: str) -> None:
+        """Until the broker has logged these words: a client may see an event before it is told there. Raises AssertionError."""
+        deadline = time.monotonic() + LOG_TIMEOUT_S
+        while words not in self.log():
+            assert time.monotonic() < deadline, f"not logged: {words}"
+            time.sleep(0.02)
 
     def children(self) -> list[psutil.Process]:
         """The broker's own processes: its vector workers."""
