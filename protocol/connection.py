@@ -65,7 +65,7 @@ class ServerConnection:
         self._shared = shared
         self.frame_bytes_max = frame_bytes_max
         self.on_output = on_output
-        # The window of received bytes not yet handed out: _data[_position:_end].
+        # The window of received bytes not yet handed out: _data[position:end].
         self._data: memoryview = shared.view
         self.position = 0
         self.end = 0

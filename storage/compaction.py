@@ -4,9 +4,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from storage.config import LogConfig
-from storage.segment import Segment
-
-_RELATIVE_OFFSET_MAX = (1 << 31) - 1
+from storage.segment import RELATIVE_OFFSET_MAX, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ def group_segments(segments: Sequence[Segment], segment_bytes: int) -> Iterator[
     group: list[Segment] = []
     for segment in segments:
         size = sum(member.size for member in group) + segment.size
-        if group and (size > segment_bytes or segment.end_offset - group[0].base_offset > _RELATIVE_OFFSET_MAX):
+        if group and (size > segment_bytes or segment.end_offset - group[0].base_offset > RELATIVE_OFFSET_MAX):
             yield tuple(group)
             group = []
         group.append(segment)

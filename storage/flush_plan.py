@@ -8,10 +8,8 @@ from pathlib import Path
 from storage.aborted_transactions import ENTRY_BYTES
 from storage.config import LogConfig
 from storage.log import PartitionLog
-from storage.segment import INDEX_ENTRY_BYTES, TIME_ENTRY_BYTES, Segment, SegmentWrite
+from storage.segment import INDEX_ENTRY_BYTES, RELATIVE_OFFSET_MAX, TIME_ENTRY_BYTES, Segment, SegmentWrite
 from storage.tail import Tail
-
-_RELATIVE_OFFSET_MAX = (1 << 31) - 1
 
 
 def plan_flush(log: PartitionLog, until_offset: int, *, checkpoint: bool, sync: bool) -> list[SegmentWrite]:
@@ -68,7 +66,7 @@ def _end_in_segment(tail: Tail, config: LogConfig, segment: Segment, index: int,
     end = min(stop, tail.last_within(tail.position(index) + config.segment_bytes - segment.size))
     if segment.size == 0:
         end = max(end, index + 1)
-    end = min(end, max(tail.first_at_or_after(segment.base_offset + _RELATIVE_OFFSET_MAX), index + 1))
+    end = min(end, max(tail.first_at_or_after(segment.base_offset + RELATIVE_OFFSET_MAX), index + 1))
     if end <= index:
         return index
     first_timestamp = segment.first_timestamp if segment.first_timestamp >= 0 else tail.max_timestamps[index]

@@ -22,6 +22,8 @@ from storage.file_system import File, FileSystem, Mapping
 
 SEGMENT_ENDINGS = (".log", ".index", ".timeindex", ".txnindex")
 """In the order in which compaction's files are renamed: the others follow their log."""
+RELATIVE_OFFSET_MAX = (1 << 31) - 1
+"""Of a segment: its indexes hold offsets as int32 from the base offset on."""
 INDEX_ENTRY_BYTES = 8
 TIME_ENTRY_BYTES = 12
 BATCH_HEADER_BYTES = 61
