@@ -15,6 +15,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import faiss
 import msgpack
 import numpy as np
 
@@ -358,6 +359,7 @@ def main(arguments: list[str] | None = None) -> None:
 def prepare_process() -> None:
     """Logs to standard error, makes way for others, and keeps no memory that is free."""
     keep_small()
+    faiss.InterruptCallback.clear_instance()  # it would take the interpreter's lock in every search to look for a Ctrl-C that we ignore
     logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s event=%(message)r process=vector-worker")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     lower_priority(WORKER_NICENESS)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from broker.topics import Topic
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import BatchHeader, Record, no_starts, select_records, walk_batches
+from storage.log import PartitionLog
 from vector.request import SearchRequest
 
 # Batches decoded between two turns of the event loop: about a millisecond.
@@ -79,7 +80,7 @@ async def read_records(
     for partition, offset in missing:
         wanted.setdefault(partition, []).append(offset)
     for count, (partition, offset) in enumerate(missing):
-        if (partition, offset) in found:
+        if (partition, offset) in found or reading.known_unread(topic.partitions[partition], offset):
             continue
         if count % BATCHES_PER_TURN == BATCHES_PER_TURN - 1:
             await asyncio.sleep(0)
@@ -102,11 +103,14 @@ def compacted_away(topic: Topic, places: Iterable[Place], found: Container[Place
     gone = []
     for partition, offset in sorted(set(places)):
         log = topic.partitions[partition]
-        # Also of a topic that was compacted once and is no more.
-        compacted = log.config.compacts or offset < log.cleaned_offset
-        if compacted and offset >= log.log_start_offset and (partition, offset) not in found:
+        if _may_be_compacted(log, offset) and offset >= log.log_start_offset and (partition, offset) not in found:
             gone.append((partition, offset))
     return gone
+
+
+def _may_be_compacted(log: PartitionLog, offset: int) -> bool:
+    """Also in a topic that was compacted once and is no more."""
+    return log.config.compacts or offset < log.cleaned_offset
 
 
 class _Reading:
@@ -121,6 +125,14 @@ class _Reading:
         self._positions_only = not request.include & OF_RECORDS
         self._value_bytes = request.max_value_bytes
         self._size = 0
+
+    def known_unread(self, log: PartitionLog, offset: int) -> bool:
+        """Whether all that is asked for of a hit is known without its record: nothing but compaction leaves gaps in a log."""
+        known = self._positions_only and log.log_start_offset <= offset < log.high_watermark
+        if not known or _may_be_compacted(log, offset):
+            return False
+        self.found[log.partition, offset] = FoundRecord(log.epochs.epoch_of(offset))
+        return True
 
     def collect(self, partition: int, batches: memoryview, wanted: list[int]) -> None:
         for header in walk_batches(batches):

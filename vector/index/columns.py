@@ -4,16 +4,12 @@ A *node* is one distinct content with one vector; a *posting* is one record of i
 offset range is a slice; the way back from a node to its postings is `starts` and `by_node`.
 """
 
-from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vector.arrays import Bool, Hashes, Int32, Int64, UInt8
+from vector.arrays import Bool, Int32, Int64, UInt8
 
-LOOKED_UP_SINGLY_MAX = 64
-"""Contents that are looked up one by one, 4 us each among 160,000: for a search numpy first makes an int64 copy of the sorting order."""
 MANY_POSTINGS = 1000
 """Of a text with more records only those are sorted that can be among the newest."""
 
@@ -97,20 +93,3 @@ def group_by_node(nodes: Int32, node_count: int) -> tuple[Int64, Int32]:
     starts = np.zeros(node_count + 1, dtype=np.int64)
     np.cumsum(np.bincount(nodes, minlength=node_count), out=starts[1:])
     return starts, np.argsort(nodes, kind="stable").astype(np.int32)
-
-
-def nodes_of_hashes(hashes: Hashes, order: Int32, wanted: Sequence[bytes]) -> Int64:
-    """The node of each wanted content, -1 where there is none. `hashes` [n] in node order, `order` int32[n] sorts them."""
-    keys = np.array(wanted, dtype=hashes.dtype)
-    if not len(hashes):  # compaction has taken every record
-        return np.full(len(wanted), -1, dtype=np.int64)
-    if len(wanted) <= LOOKED_UP_SINGLY_MAX:
-        # numpy strips the zero bytes at the end of what it hands out.
-        singly = [bisect_left(order, one.rstrip(b"\0"), key=hashes.__getitem__) for one in wanted]
-        places = np.array(singly, dtype=np.int64)
-    else:
-        places = np.searchsorted(hashes, keys, sorter=order)
-    places[places == len(hashes)] = 0
-    nodes = order[places].astype(np.int64)
-    nodes[hashes[nodes] != keys] = -1
-    return nodes

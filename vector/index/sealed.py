@@ -7,7 +7,8 @@ import faiss
 import numpy as np
 
 from vector.arrays import Bool, Float32, Int64, Stored
-from vector.index.columns import Columns, distinct, nodes_of_hashes
+from vector.index.columns import Columns, distinct
+from vector.index.content_lookup import ContentLookup
 from vector.index.fields import Fields
 from vector.index.fields import decode as decode_fields
 from vector.index.files import PiecesFile, let_go, map_file, read_faiss, verify
@@ -61,6 +62,7 @@ class SealedSegment:
         )
         self.graph_trust = header.graph_trust
         self._data = data
+        self._contents = ContentLookup(data.hashes, data.hash_order)
         self._vectors = vectors
         self._rows: Stored = np.frombuffer(vectors[header.rows_start :], dtype=header.row_dtype)
         self._rows = self._rows.reshape(header.nodes, header.dimensions)
@@ -112,11 +114,11 @@ class SealedSegment:
 
     @property
     def column_bytes(self) -> int:
-        """Size of the sidecar, mapped."""
+        """Size of the sidecar, mapped, and of what is on the heap for it."""
         data, columns = self._data, self.columns
         arrays = (columns.offsets, columns.timestamps_ms, columns.flags, columns.nodes)
-        fields = sum(part.nbytes for part in self.fields)
-        return fields + sum(a.nbytes for a in (*arrays, data.starts, data.by_node, data.hashes, data.hash_order))
+        others = self._contents.nbytes + sum(part.nbytes for part in self.fields)
+        return others + sum(a.nbytes for a in (*arrays, data.starts, data.by_node, data.hashes, data.hash_order))
 
     def view(self) -> "SealedSegment":
         """Itself: it never changes."""
@@ -169,7 +171,7 @@ class SealedSegment:
         return places, self._data.by_node[rows].astype(np.int64)
 
     def nodes_of(self, hashes: list[bytes]) -> Int64:
-        return nodes_of_hashes(self._data.hashes, self._data.hash_order, hashes)
+        return self._contents.nodes_of(hashes)
 
     def hashes_of(self, nodes: Int64) -> list[bytes]:
         raw = self._data.hashes[nodes].tobytes()  # tolist() would strip trailing zero bytes

@@ -304,6 +304,8 @@ def count_duplicates(parts: Sequence[Part], contents: list[bytes]) -> dict[bytes
     for part in parts if hashes else ():
         nodes = part.view.nodes_of(hashes)
         known = np.flatnonzero(nodes >= 0)
+        if not len(known):
+            continue
         places, postings = _matching_postings(part, nodes[known])
         if part.view.columns.chunked:
             offsets = part.view.columns.offsets[postings]

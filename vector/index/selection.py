@@ -37,7 +37,9 @@ def read_nothing(partition: int, offsets: Sequence[int]) -> Mapping[int, Record]
 def select(view: SegmentView, wanted: RecordFilter, read: ReadRecords) -> Matches:
     """Evaluates `wanted` on the segment; `read` is asked for records that have more than the columns hold."""
     columns = view.columns
-    first, end = (int(i) for i in np.searchsorted(columns.offsets, [wanted.offset_from, wanted.offset_until]))
+    first, end = 0, len(columns)
+    if end and not wanted.offset_from <= columns.offsets[0] <= columns.offsets[-1] < wanted.offset_until:
+        first, end = np.searchsorted(columns.offsets, [wanted.offset_from, wanted.offset_until]).tolist()
     if first >= end or wanted.timestamp_from > columns.timestamp_max or wanted.timestamp_until <= columns.timestamp_min:
         return _nothing(columns)
     buried = between(wanted.buried, int(columns.offsets[first]), int(columns.offsets[end - 1]) + 1)

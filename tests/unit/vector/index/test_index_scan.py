@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vector.index import columns as columns_module
-from vector.index.columns import LOOKED_UP_SINGLY_MAX, Columns, newest, newest_of_each, nodes_of_hashes
+from vector.index.columns import Columns, newest, newest_of_each
 from vector.index.scan import nearest_rows
 from vector.index.settings import Metric
 
@@ -65,21 +65,3 @@ def test_the_newest_of_each_group_are_those_of_the_group_alone(sizes: list[int],
     for place in range(len(sizes)):
         expected = newest(columns, postings[places == place], count)
         assert sorted(found[found_places == place].tolist()) == sorted(expected.tolist())
-
-
-@given(
-    known=st.lists(st.binary(min_size=3, max_size=3), unique=True, max_size=300),
-    others=st.lists(st.binary(min_size=3, max_size=3), max_size=20),
-    few=st.booleans(),
-)
-@settings(max_examples=150, deadline=None)
-def test_contents_are_found_by_their_hashes(known: list[bytes], others: list[bytes], few: bool) -> None:
-    """Also those that end with zero bytes, of which numpy says nothing; a few at a time and many."""
-    known = [*known, *({b"\0\0\0", b"a\0\0", b"a\0b", b"ab\0"} - set(known))]
-    hashes = np.array(known, dtype="S3")
-    order = np.argsort(hashes, kind="stable").astype(np.int32)
-    wanted = [*others, *known] if few else [*known, *others] * LOOKED_UP_SINGLY_MAX
-    expected = {content: node for node, content in enumerate(known)}
-    step = LOOKED_UP_SINGLY_MAX if few else len(wanted)
-    found = [nodes_of_hashes(hashes, order, wanted[at : at + step]) for at in range(0, len(wanted), step)]
-    assert np.concatenate(found).tolist() == [expected.get(content, -1) for content in wanted]
