@@ -85,7 +85,7 @@ async def test_only_what_is_asked_for_is_kept() -> None:
 async def test_hits_without_anything_of_their_record_are_of_records_that_are_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whole batches are not opened for them; one that compaction has thinned out is."""
+    """Nothing is read for them; in a log that was compacted batches are, and one that was thinned out is opened."""
     world = World()
     world.append(world.topic, b"a", b"b", b"c")
     world.append(world.topic, b"d")
@@ -97,6 +97,9 @@ async def test_hits_without_anything_of_their_record_are_of_records_that_are_the
     places = [(0, 1), (0, 3), (0, 2), (0, 4)]
     found = await world.read(*places, include=frozenset({"vector", "scores"}))
     assert (sorted(found), opened) == ([(0, 1), (0, 2), (0, 3)], [])
+    world.topic.partitions[0].cleaned_offset = 4
+    assert await world.read(*places, include=frozenset({"vector", "scores"})) == found
+    assert not opened
     monkeypatch.setattr(BatchHeader, "whole", False)
     assert sorted(await world.read(*places, include=frozenset())) == [(0, 1), (0, 2), (0, 3)]
     assert opened
