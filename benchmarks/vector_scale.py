@@ -38,6 +38,7 @@ from protocol.api_keys import ApiKey
 from protocol.codec import decode_response
 from protocol.headers import decode_response_header, encode_request_header
 from vector.index.files import read_faiss
+from vector.index.scan import singles
 from vector.index.scoring import similarities
 from vector.index.sealed import SealedSegment
 from vector.index.search import cap_faiss_threads, fetch_count
@@ -330,7 +331,7 @@ def codes(directory: Path, vectors: Vectors, truth: Truth) -> Result:
                 given = faiss.SearchParametersHNSW(efSearch=width)
                 scores, nodes = (found[0] for found in graph.search(query[None], fetch_count(NEIGHBOURS), params=given))
                 offsets = segment.columns.offsets[segment.postings_of(nodes)[1]].tolist()  # each vector is one record's
-                exact = similarities(segment.rows(nodes), query, "cosine")
+                exact = similarities(singles(segment.rows(nodes)), query, "cosine")
                 by_codes += zip(scores.tolist(), offsets, strict=True)
                 by_vectors += zip(exact.tolist(), offsets, strict=True)
             rough[number] = [offset for _, offset in sorted(by_codes, reverse=True)[:NEIGHBOURS]]

@@ -17,6 +17,7 @@ from vector.index.fields import merge as merge_fields
 from vector.index.files import FileReference, read_faiss, sync_directory, sync_file, write_durable, write_faiss
 from vector.index.growing import GrowingSegment
 from vector.index.query import NO_LIMIT
+from vector.index.scan import singles
 from vector.index.sealed import SealedSegment
 from vector.index.search import cap_faiss_threads, fetch_count
 from vector.index.segment import SegmentView, Trust, closeness
@@ -225,7 +226,7 @@ def _vector_index(sources: Sequence[Source], merged: _Merged, settings: IndexSet
     for source, places in zip(sources, merged.places, strict=True):
         view = source.view()
         for start in range(0, len(places), COPY_ROWS):
-            index.add(np.ascontiguousarray(view.rows(places[start : start + COPY_ROWS])))
+            index.add(singles(view.rows(places[start : start + COPY_ROWS])))
     return index
 
 

@@ -29,15 +29,21 @@ class ContentLookup:
     def nodes_of(self, wanted: Sequence[bytes]) -> Int64:
         """The node of each content, -1 where there is none: int64[len(wanted)]."""
         nodes = np.full(len(wanted), -1, dtype=np.int64)
+        count = len(self._order)
+        if not count:  # compaction has taken every record
+            return nodes
         keys = np.array(wanted, dtype=self._hashes.dtype)
         beginnings = _beginnings(keys)
-        ends = np.searchsorted(self._beginnings, beginnings, side="right")
-        places = np.searchsorted(self._beginnings, beginnings)
-        for number in np.flatnonzero(places < ends).tolist():
-            for place in range(places[number], ends[number]):
+        places = self._beginnings.searchsorted(beginnings)
+        alike = self._beginnings[np.minimum(places, count - 1)] == beginnings
+        for number in alike.nonzero()[0].tolist():
+            key, beginning, place = keys[number], beginnings[number], int(places[number])
+            while place < count and self._beginnings[place] == beginning:
                 node = self._order[place]
-                if self._hashes[node] == keys[number]:
+                if self._hashes[node] == key:
                     nodes[number] = node
+                    break
+                place += 1
         return nodes
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from vector.arrays import Float32
 from vector.index.hits import RecordHit
+from vector.index.scan import singles
 from vector.index.scoring import similarities
 from vector.index.search import Found, Part, expand, ranked
 from vector.request import Fusion
@@ -68,7 +69,7 @@ def similarities_of(hits: Sequence[Found], vector: Float32) -> list[float]:
         starts = np.cumsum(counts) - counts
         rows = np.arange(counts.sum()) + np.repeat(firsts - starts, counts)
         nodes = part.view.columns.nodes[rows].astype(np.int64)
-        scores = similarities(part.view.rows(nodes), vector, part.settings.metric)
+        scores = similarities(singles(part.view.rows(nodes)), vector, part.settings.metric)
         for place, score in zip(places, np.maximum.reduceat(scores, starts).tolist(), strict=True):
             found[place] = score
     return found

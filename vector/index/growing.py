@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vector.arrays import Bool, Float32, Int64, Stored
 from vector.index.columns import Columns
 from vector.index.fields import Fields, appended
-from vector.index.scan import nearest_rows, singles
+from vector.index.scan import nearest_rows
 from vector.index.scoring import stored_form
 from vector.index.segment import Trust
 from vector.index.settings import POSTINGS_PER_ROW_MAX, Counts, IndexSettings, Run
@@ -228,8 +228,8 @@ class GrowingView:
     def texts_of(self, nodes: Int64) -> list[str | None]:
         return [self._segment.text(int(node)) for node in nodes]
 
-    def rows(self, nodes: Int64) -> Float32:
-        return singles(self._vectors[nodes])
+    def rows(self, nodes: Int64) -> Stored:
+        return self._vectors[nodes]
 
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
         return nearest_rows(self._vectors, vector, self._metric, mask, wanted)

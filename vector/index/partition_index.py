@@ -23,6 +23,7 @@ from vector.index.journal import encode_frame, journal_name
 from vector.index.manifest import Entry, Manifest
 from vector.index.planner import Plan, SegmentFacts, next_plan, should_drop, should_freeze
 from vector.index.query import Candidate, IndexQuery, RecordFilter, query_vector, record_filter
+from vector.index.scan import singles
 from vector.index.scoring import storable
 from vector.index.sealed import SealedSegment
 from vector.index.search import Part, SearchCounters, plan, search
@@ -129,7 +130,7 @@ class PartitionIndex:
             nodes = view.nodes_of(missing)
             if (nodes >= 0).any():
                 places = np.flatnonzero(nodes >= 0)
-                for place, row in zip(places.tolist(), view.rows(nodes[places]), strict=True):
+                for place, row in zip(places.tolist(), singles(view.rows(nodes[places])), strict=True):
                     found[missing[place]] = row
                 missing = [content for content in missing if content not in found]
         return found
@@ -156,7 +157,7 @@ class PartitionIndex:
             here = places < len(columns)
             here[here] = columns.offsets[places[here]] == wanted[here]
             if here.any():
-                rows = view.rows(columns.nodes[places[here]].astype(np.int64))
+                rows = singles(view.rows(columns.nodes[places[here]].astype(np.int64)))
                 found.update(zip(wanted[here].tolist(), rows, strict=True))
         return found
 

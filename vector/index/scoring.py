@@ -52,6 +52,12 @@ def similarities(rows: Float32, vector: Float32, metric: Metric) -> Float32:
     return result
 
 
+def as_rough_scores(similar: Float32, metric: Metric) -> Float64:
+    """Of `similarities` what `rough_scores` are, float64[n]: dot, or minus the squared distance."""
+    wide = similar.astype(np.float64)
+    return -((1.0 / wide - 1.0) ** 2) if metric == "l2" else wide
+
+
 def rough_scores(rows: Float32, vector: Float32, metric: Metric) -> Float32:
     """Scores that order like `similarities` up to rounding, in float32 by one matrix product: dot, or minus the squared distance."""
     product: Float32 = rows @ vector

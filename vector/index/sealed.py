@@ -1,5 +1,6 @@
 """The sealed segment: immutable files, memory-mapped. Any thread may search it."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from vector.index.content_lookup import ContentLookup
 from vector.index.fields import Fields
 from vector.index.fields import decode as decode_fields
 from vector.index.files import PiecesFile, let_go, map_file, read_faiss, verify
-from vector.index.scan import nearest_rows, singles
+from vector.index.scan import nearest_rows
 from vector.index.segment import closeness
 from vector.index.segment_files import (
     COLUMNS_SUFFIX,
@@ -30,8 +31,15 @@ if TYPE_CHECKING:
     from vector.index.lexical import Texts
 
 
+WIDTHS_KEPT = 256
 ROWS_READ_MAX = 1024
 """Rows read one by one, 1 us each; more are taken from the mapping."""
+
+
+@lru_cache(WIDTHS_KEPT)
+def _width(ef: int) -> Any:
+    """What tells FAISS how wide to search. It must always be told: its default is 16, silently (research/vector-search.md 5.4)."""
+    return faiss.SearchParametersHNSW(efSearch=ef)
 
 
 class SealedSegment:
@@ -136,12 +144,12 @@ class SealedSegment:
         texts = dict(self._texts.by_node()) if self._texts is not None else {}
         return [texts.get(int(node)) for node in nodes]
 
-    def rows(self, nodes: Int64) -> Float32:
+    def rows(self, nodes: Int64) -> Stored:
         if self._rows_file is not None and len(nodes) <= ROWS_READ_MAX:
             # A graph's hits: each touched page of the mapping would bring its neighbours and stay, soon the whole file.
             stored = np.frombuffer(self._rows_file.read(nodes.tolist()), dtype=self._rows.dtype)
-            return singles(stored.reshape(len(nodes), self.header.dimensions))
-        return singles(self._rows[nodes])
+            return stored.reshape(len(nodes), self.header.dimensions)
+        return self._rows[nodes]
 
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
         return nearest_rows(self._rows, vector, self._metric, mask, wanted)
@@ -154,13 +162,13 @@ class SealedSegment:
     def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, Float32, float]:
         if self._graph is None:
             raise ValueError(f"segment {self.identity} has no graph")
-        # efSearch must always be given: the default of these parameters is 16, silently (research/vector-search.md 5.4).
-        scores, nodes = self._graph.search(
-            vector[None], count, params=faiss.SearchParametersHNSW(efSearch=max(ef, count))
-        )
-        near = float(closeness(scores, vector[None], self._metric)[0])
-        found = nodes[0] >= 0
-        return nodes[0][found], -scores[0][found] if self._metric == "l2" else scores[0][found], near
+        scores, nodes = np.empty(count, dtype=np.float32), np.empty(count, dtype=np.int64)
+        to_scores, to_nodes = faiss.swig_ptr(scores), faiss.swig_ptr(nodes)
+        self._graph.search_c(1, faiss.swig_ptr(vector), count, to_scores, to_nodes, _width(max(ef, count)))
+        near = float(closeness(scores[None], vector[None], self._metric)[0])
+        if nodes[-1] < 0:
+            scores, nodes = scores[nodes >= 0], nodes[nodes >= 0]
+        return nodes, -scores if self._metric == "l2" else scores, near
 
     def postings_of(self, nodes: Int64) -> tuple[Int64, Int64]:
         starts = self._data.starts[nodes]

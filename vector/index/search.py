@@ -20,10 +20,19 @@ import numpy as np
 from vector.arrays import Bool, Float32, Float64, Int64
 from vector.index.columns import newest_of_each
 from vector.index.query import Candidate, IndexQuery, RecordFilter
-from vector.index.scoring import similarities
+from vector.index.scan import singles
+from vector.index.scoring import as_rough_scores, similarities
 from vector.index.segment import SegmentView
 from vector.index.selection import Matches, ReadRecords, of_postings, select
 from vector.index.settings import HASH_BYTES, IndexSettings
+
+RESCORED_MIN = 16
+"""Of the best by their codes so many are looked at at least, to see how wrong codes are."""
+ERRORS_ALLOWED = 3
+"""How many times as wrong as those that were looked at others may be: sq8 codes of 384 dimensions err by 0.0005 (standard deviation), at
+most by ten times that among 50,000."""
+LEAST = np.finfo(np.float32).min
+"""Below every similarity."""
 
 _thread = threading.local()
 
@@ -180,9 +189,11 @@ def ranked(found: Sequence[Rows], limit: int, *, collapse: bool, least: float | 
 def _contents(parts: Sequence[Part], of_part: Int64, nodes: Int64) -> list[bytes]:
     """The content hashes of nodes, each of the part of this number."""
     contents = [b""] * len(nodes)
-    for number in np.unique(of_part).tolist():
-        places = np.flatnonzero(of_part == number)
-        for place, content in zip(places.tolist(), parts[number].view.hashes_of(nodes[places]), strict=True):
+    places_of: dict[int, list[int]] = {}
+    for place, number in enumerate(of_part.tolist()):
+        places_of.setdefault(number, []).append(place)
+    for number, places in places_of.items():
+        for place, content in zip(places, parts[number].view.hashes_of(nodes[places]), strict=True):
             contents[place] = content
     return contents
 
@@ -190,27 +201,53 @@ def _contents(parts: Sequence[Part], of_part: Int64, nodes: Int64) -> list[bytes
 def _search_together(parts: Sequence[Part], query: IndexQuery, vector: Float32) -> list[Rows]:
     """Where each node has records of its own: only the nodes that are among the best of all parts are looked up."""
     nearest_of = [_nearest(part, min(query.limit, part.matching.nodes), query, vector) for part in parts]
-    asked = []
-    for part, nodes in zip(parts, _worth_rescoring(nearest_of, fetch_count(query.limit)), strict=True):
-        asked.append((part, nodes, similarities(part.view.rows(nodes), vector, part.settings.metric)))
-    scores = np.concatenate([scores for _, _, scores in asked]) if asked else np.empty(0, dtype=np.float32)
+    if not nearest_of:
+        return []
+    ends = np.cumsum([len(nodes) for nodes, _ in nearest_of]).tolist()
+    nodes = np.concatenate([nodes for nodes, _ in nearest_of])
+    rough = [np.full(len(nodes), np.inf, np.float32) if scores is None else scores for nodes, scores in nearest_of]
+    scores = _rescored(parts, ends, nodes, np.concatenate(rough), query.limit, vector)
     last = len(scores) - query.limit
-    floor = np.partition(scores, last)[last] if last > 0 else -np.inf
-    return [
-        expand(part, nodes[kept], of_part[kept], query.limit, collapse=False)
-        for part, nodes, of_part in asked
-        if (kept := of_part >= floor).any()
-    ]
+    floor = max(np.partition(scores, last)[last], LEAST) if last > 0 else LEAST
+    found, start = [], 0
+    for part, end in zip(parts, ends, strict=True):
+        kept = scores[start:end] >= floor
+        if kept.any():
+            found.append(expand(part, nodes[start:end][kept], scores[start:end][kept], query.limit, collapse=False))
+        start = end
+    return found
 
 
-def _worth_rescoring(found: Sequence[tuple[Int64, Float32 | None]], count: int) -> list[Int64]:
-    """The nodes; of those that graphs have found together, as many as one alone is asked for. By their codes all are comparable."""
-    rough = [scores for _, scores in found if scores is not None]
-    ranked = np.concatenate(rough) if rough else np.empty(0, dtype=np.float32)
-    if len(ranked) <= count:
-        return [nodes for nodes, _ in found]
-    floor = np.partition(ranked, len(ranked) - count)[len(ranked) - count]
-    return [nodes if scores is None else nodes[scores >= floor] for nodes, scores in found]
+def _rescored(
+    parts: Sequence[Part], ends: Sequence[int], nodes: Int64, rough: Float32, limit: int, vector: Float32
+) -> Float32:
+    """Similarities, by the stored vectors, of those nodes that may be among the first `limit`, -inf for others: float32[n].
+
+    `rough`, float32[n]: what codes say of them, inf where an exact scan has found them; those up to `ends[i]` are of part i. To read a
+    vector takes 2 us: the best by their codes come first, others where they may be as near, for all that the codes are wrong by.
+    """
+    metric = parts[0].settings.metric
+    scores = np.full(len(nodes), -np.inf, dtype=np.float32)
+
+    def rescore(places: Int64) -> None:
+        places = np.sort(places)
+        bounds = [0, *np.searchsorted(places, ends).tolist()]
+        rows = [part.view.rows(nodes[places[a:b]]) for part, a, b in zip(parts, bounds, bounds[1:], strict=False)]
+        scores[places] = similarities(singles(np.concatenate(rows)), vector, metric)
+
+    order = np.argsort(-rough, kind="stable")
+    scanned = int(np.count_nonzero(rough == np.inf))
+    first = scanned + max(2 * limit, RESCORED_MIN)
+    rescore(order[:first])
+    others = order[first : scanned + fetch_count(limit)]
+    if len(others):
+        coded, known = order[scanned:first], scores[order[:first]]
+        wrong_by = np.abs(rough[coded] - as_rough_scores(scores[coded], metric)).max()
+        nearest_kept = as_rough_scores(np.partition(known, -limit)[-limit], metric)
+        others = others[rough[others] >= nearest_kept - ERRORS_ALLOWED * wrong_by]
+        if len(others):
+            rescore(others)
+    return scores
 
 
 def _search_segment(part: Part, query: IndexQuery, vector: Float32) -> Rows:
@@ -221,7 +258,7 @@ def _search_segment(part: Part, query: IndexQuery, vector: Float32) -> Rows:
     count = matching.nodes if collapsed_chunks else min(limit, matching.nodes)
     while True:
         nodes, _ = _nearest(part, count, query, vector)
-        scores = similarities(part.view.rows(nodes), vector, part.settings.metric)
+        scores = similarities(singles(part.view.rows(nodes)), vector, part.settings.metric)
         found = expand(part, nodes, scores, limit, collapse=query.collapse)
         hits = len(np.unique(found.nodes)) if query.collapse else found.records
         if hits >= needed or count >= matching.nodes:
@@ -303,7 +340,7 @@ def count_duplicates(parts: Sequence[Part], contents: list[bytes]) -> dict[bytes
     counts = np.zeros(len(hashes), dtype=np.int64)
     for part in parts if hashes else ():
         nodes = part.view.nodes_of(hashes)
-        known = np.flatnonzero(nodes >= 0)
+        known = (nodes >= 0).nonzero()[0]
         if not len(known):
             continue
         places, postings = _matching_postings(part, nodes[known])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vector.arrays import Bool, Float32, Float64, Int64
+from vector.arrays import Bool, Float32, Float64, Int64, Stored
 from vector.index.columns import Columns
 from vector.index.fields import Fields
 from vector.index.settings import Counts, Metric
@@ -47,8 +47,8 @@ class SegmentView(Protocol):
     def texts_of(self, nodes: Int64) -> list[str | None]:
         """The texts of `nodes`, None where it is not known."""
 
-    def rows(self, nodes: Int64) -> Float32:
-        """Stored vectors of `nodes` (int64[n]) as float32[n, d]."""
+    def rows(self, nodes: Int64) -> Stored:
+        """Vectors of `nodes` (int64[n]) as they are stored, float16[n, d] or float32[n, d]."""
 
     def exact(self, vector: Float32, mask: Bool | None, wanted: int) -> Int64:
         """The `wanted` nearest nodes that `mask` allows, with all ties of the last one, by scanning; any order."""

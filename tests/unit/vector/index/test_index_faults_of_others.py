@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.unit.vector.index.model import Record, build_all, content_hash, run_of
+from vector.index import sealed
 from vector.index.partition_index import PartitionIndex
 from vector.index.query import IndexQuery
 from vector.index.sealed import SealedSegment
@@ -64,6 +65,7 @@ def test_a_search_is_as_wide_as_it_says(index: PartitionIndex, monkeypatch: pyte
         lambda **given: widths.append(given["efSearch"]) or real(**given),  # type: ignore[func-returns-value]
     )
     segment = next(one for one in index._segments if isinstance(one, SealedSegment) and one.graph_bytes)
+    sealed._width.cache_clear()
     segment.graph(VECTOR, 5, 64)
     segment.graph(VECTOR, 100, 64)
     assert widths == [64, 100]

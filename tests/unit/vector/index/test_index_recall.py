@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.index_recall import clustered, load, measure, records
+from vector.arrays import Float32, Int64
 from vector.index import build
 from vector.index.partition_index import PartitionIndex
 from vector.index.planner import MERGE_MIN
@@ -97,8 +98,11 @@ def test_a_farther_kind_of_query_is_believed_no_deeper_than_a_nearer_one() -> No
     assert build._both((), near) == ()
 
 
-def test_several_graphs_are_rescored_no_deeper_than_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the hits are those of an exact scan."""
+@pytest.mark.parametrize("wrong_by", [0.0, 0.02])
+def test_several_graphs_are_rescored_no_deeper_than_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_by: float
+) -> None:
+    """And as deep as that only where codes are wrong. The hits are those of an exact scan."""
     random = np.random.default_rng(4)
     rows = clustered(6000, 48, 0.5, random)
     index = PartitionIndex.open(tmp_path, IndexSettings(48, growing_rows_max=2000, exact_matches_max=500))
@@ -107,7 +111,14 @@ def test_several_graphs_are_rescored_no_deeper_than_one(tmp_path: Path, monkeypa
     rescored: list[int] = []
     read = SealedSegment.rows
     monkeypatch.setattr(SealedSegment, "rows", lambda view, nodes: (rescored.append(len(nodes)), read(view, nodes))[1])
-    queries, by_graphs, right = rows[::200], 0, 0
+    ask = SealedSegment.graph
+
+    def ask_wrong(view: SealedSegment, vector: Float32, count: int, ef: int) -> tuple[Int64, Float32, float]:
+        nodes, scores, near = ask(view, vector, count, ef)
+        return nodes, scores + random.uniform(-wrong_by, wrong_by, len(scores)).astype(np.float32), near
+
+    monkeypatch.setattr(SealedSegment, "graph", ask_wrong)
+    queries, by_graphs, right, read_in_all = rows[::200], 0, 0, 0
     for row in queries:
         scans = index.status()["searches"]["exact"]
         rescored.clear()
@@ -115,10 +126,12 @@ def test_several_graphs_are_rescored_no_deeper_than_one(tmp_path: Path, monkeypa
         if index.status()["searches"]["exact"] == scans:
             by_graphs += 1
             assert sum(rescored) <= fetch_count(10)
+            read_in_all += sum(rescored)
         exact = index.search(IndexQuery(row, limit=10, exact=True))
         right += len({hit.offset for hit in found} & {hit.offset for hit in exact})
     assert by_graphs > len(queries) / 2
     assert right >= 0.99 * 10 * len(queries)
+    assert (read_in_all > 0.9 * fetch_count(10) * by_graphs) == (wrong_by > 0)
     index.close()
 
 
