@@ -18,13 +18,16 @@ DAMAGED_SUFFIX = ".damaged"
 """What a repair has set aside, here and among segments: nobody but a person removes it."""
 SPARE_FILES_MAX = 4
 """Recycled files kept: one is in use while checkpoints free the others; more would only hold disk space."""
-_ZEROS = bytes(1 << 20)
+_ZEROS = bytes(256 << 10)
+"""What a file is filled with at a time, hence the size of its blocks in the page cache, which each write looks through piece
+by piece: with 1 MiB a frame of 200 bytes takes 1.5 us instead of 1.0, one of 16 KB 1.9 instead of 1.2, one of 128 KB 4.0
+instead of 3.6; with 4 KiB the three take 0.8, 2.9 and 13 (ext4, Linux 6.18)."""
 
 
 class WalFile:
     """One use of a file: header, then frames up to `position`."""
 
-    __slots__ = ("file", "generation", "last_sequence", "mapping", "path", "position", "seed", "size")
+    __slots__ = ("file", "filled", "generation", "last_sequence", "mapping", "path", "position", "seed", "size")
 
     def __init__(self, path: Path, file: File, mapping: Mapping, generation: Generation, size: int) -> None:
         self.path = path
@@ -37,6 +40,8 @@ class WalFile:
         """Where the next frame goes."""
         self.last_sequence = 0
         """Of the frames reserved in this file; 0 if none."""
+        self.filled = True
+        """Not by its frames alone: see `WalFiles.recycle`."""
 
     def close(self) -> None:
         """Release the descriptor; slices of the mapping stay valid."""
@@ -101,7 +106,9 @@ class WalFiles:
             file.close()
             self._file_system.remove(temporary)
             raise
-        return self._finish(file, temporary, path, generation, size)
+        taken = self._finish(file, temporary, path, generation, size)
+        taken.filled = False
+        return taken
 
     def prepare_spare(self) -> None:
         """Create a zero-filled file (write-behind thread). OSError when the disk is full."""
@@ -119,9 +126,13 @@ class WalFiles:
         self.spares.append(self._finish(file, temporary, path, generation, self._file_bytes))
 
     def recycle(self, file: WalFile) -> None:
-        """A file whose frames are all checkpointed becomes a spare, or is removed (write-behind thread)."""
-        reusable = file.size == self._file_bytes and len(self.spares) < SPARE_FILES_MAX and file.mapping.idle()
-        if not reusable:
+        """A file whose frames are all checkpointed becomes a spare, or is removed (write-behind thread).
+
+        One that was never zero-filled is not worth keeping: its blocks in the page cache are as small as the frames that
+        made them, which costs a 16 KB batch 1 of 15 us for ever.
+        """
+        wanted = file.filled and file.size == self._file_bytes and len(self.spares) < SPARE_FILES_MAX
+        if not wanted or not file.mapping.idle():
             # A slow consumer's socket may still hold slices: the bytes live until the last slice is gone.
             file.close()
             self._file_system.remove(file.path)

@@ -452,6 +452,18 @@ def test_a_spare_is_as_long_as_its_mapping_however_short_the_writes_are(monkeypa
     assert files.spares[0].file.size() == world.config.wal_file_bytes
 
 
+@pytest.mark.parametrize("filled", [False, True])
+def test_only_a_file_that_was_zero_filled_is_recycled(filled: bool) -> None:
+    """The blocks of any other one in the page cache are as small as the frames that made them."""
+    files = World(flush_bytes=1 << 30).manager._wal_files
+    files.close()
+    if filled:
+        files.prepare_spare()
+    for _ in range(3):
+        files.recycle(files.take(100))
+        assert len(files.spares) == filled
+
+
 def test_a_spare_that_had_no_room_does_not_refuse_appends_for_ever() -> None:
     """Nothing has changed and nothing can change: the next attempt must be made all the same."""
     world = World(flush_bytes=1 << 30)
