@@ -146,7 +146,7 @@ class Client(asyncio.BufferedProtocol):
         self._listener = listener
         self._entrance = entrance
         self._transport: asyncio.Transport
-        self.connection = ServerConnection(listener.shared, listener.frame_bytes_max, self._on_output)
+        self.connection = ServerConnection(listener.shared, listener.frame_bytes_max, self._flush_soon)
         self.receive: Receive
         """Who takes this client's frames: at first whoever authenticates it, then the dispatcher."""
         self.access: Access = UNRESTRICTED
@@ -232,8 +232,24 @@ class Client(asyncio.BufferedProtocol):
         listener = self._listener
         listener.metrics.bytes_in += nbytes
         self.quiet_checks = 0
-        self.connection.received(nbytes)
-        self._process(at_once=listener.shared.used > UNCOMMITTED_BYTES_MAX or nbytes > UNCOMMITTED_BYTES_MAX)
+        connection = self.connection
+        frame = connection.received(nbytes)
+        at_once = listener.shared.used > UNCOMMITTED_BYTES_MAX or nbytes > UNCOMMITTED_BYTES_MAX
+        if frame is None or at_once or connection.pending or self._stopped or self._closing:
+            if frame is not None:
+                connection.put_back(frame)
+            self._process(at_once=at_once)
+            return
+        # What `_process` does for a lone request, which most are.
+        if not listener.turn_scheduled:
+            listener.commit_soon()
+        try:
+            self.receive(frame, self)
+        except CloseConnection as error:
+            self._refuse(error)
+            return
+        if connection.output_bytes:
+            self._write()
 
     # Requests and responses
 
@@ -318,17 +334,15 @@ class Client(asyncio.BufferedProtocol):
                 self._write()
         return False
 
-    def _on_output(self) -> None:
-        if not self._processing:  # which writes at its end
-            self._flush_soon()
-
     def _flush_soon(self) -> None:
-        if not self._dirty:
-            self._dirty = True
-            listener = self._listener
-            listener.dirty.append(self)
-            if not listener.turn_scheduled:
-                listener.commit_soon()
+        """Writes at the end of this turn of the loop, unless `_process` is about to."""
+        if self._dirty or self._processing:
+            return
+        self._dirty = True
+        listener = self._listener
+        listener.dirty.append(self)
+        if not listener.turn_scheduled:
+            listener.commit_soon()
 
     def _may_go_on(self) -> bool:
         return not self._stopped and not self.connection.pending

@@ -11,10 +11,18 @@ from broker.batch_checks import ACKS
 from broker.dispatch import Shortcut
 from broker.net import Client
 from broker.operations import Operation
-from broker.record_checks import record_times
+from broker.record_checks import WALKED_BYTES_MAX, WALKED_RECORDS_MAX, record_times
 from broker.services import Services
 from protocol.api_keys import ApiKey
-from protocol.batch_header import BATCH_OVERHEAD, CHECKED_FROM, MAGIC, BatchHeader
+from protocol.batch_header import (
+    BATCH_OVERHEAD,
+    CHECKED_FROM,
+    LENGTH_COUNTS_FROM,
+    MAGIC,
+    BatchFields,
+    BatchHeader,
+    read_fields,
+)
 from protocol.codec import decode_request, encode_request, response_encoder
 from protocol.compression import Compression
 from protocol.connection import PendingResponse, ServerConnection
@@ -126,15 +134,14 @@ class UsualProduce:
         now_ms = self._time_ms()
         log = target.log
         records = frame[position:end]
-        batch = usual_batch(records, log.config, now_ms)
-        if batch is None:
+        header = usual_batch(records, log.config, now_ms)
+        if header is None:
             return False
         try:
-            result = log.append(records, [batch], now_ms=now_ms)
+            base_offset, append_time_ms, log_start_offset, sequence = log.append_one(records, header, now_ms=now_ms)
         except KafkaError:
             return False  # as it was: the handler's attempt fails in the same way, and says so
-        sequence = result.sequence
-        answer = target.answer(correlation_id, result.base_offset, result.log_append_time_ms, result.log_start_offset)
+        answer = target.answer(correlation_id, base_offset, append_time_ms, log_start_offset)
         connection = client.connection
         pending = connection.pending
         told = [answer] if target.acks else []
@@ -189,36 +196,43 @@ class UsualProduce:
         return target
 
 
-def usual_batch(records: memoryview, config: LogConfig, now_ms: int) -> BatchHeader | None:
+def usual_batch(records: memoryview, config: LogConfig, now_ms: int) -> BatchFields | None:
     """The header of the one batch of `records` if `check_batch` has nothing to refuse in it or to correct; None: ask it."""
     size = len(records)
     if size < BATCH_OVERHEAD:
         return None
-    batch = BatchHeader(records)
+    header = read_fields(records)
+    (
+        base_offset, batch_length, _, magic, crc, attributes, last_offset_delta, base_timestamp, max_timestamp,
+        producer_id, _, base_sequence, record_count,
+    ) = header  # fmt: skip
     if (
-        batch.size != size
-        or batch.magic != MAGIC
-        or batch.base_offset
-        or not 0 <= batch.attributes <= _CODEC_MAX
-        or batch.record_count <= 0
-        or batch.last_offset_delta + 1 != batch.record_count
-        or (batch.producer_id >= 0 and batch.base_sequence < 0)
+        batch_length + LENGTH_COUNTS_FROM != size
+        or magic != MAGIC
+        or base_offset
+        or not 0 <= attributes <= _CODEC_MAX
+        or record_count <= 0
+        or last_offset_delta + 1 != record_count
+        or (producer_id >= 0 and base_sequence < 0)
         or size > config.max_message_bytes  # that it fits a segment, the log checks
         or config.cleanup_policy != "delete"
-        or batch.max_timestamp > now_ms + config.message_timestamp_after_max_ms
-        or batch.base_timestamp > batch.max_timestamp
-        or batch.base_timestamp < now_ms - config.message_timestamp_before_max_ms
-        or crc32c(records[CHECKED_FROM:]) != batch.crc
+        or max_timestamp > now_ms + config.message_timestamp_after_max_ms
+        or base_timestamp > max_timestamp
+        or now_ms - base_timestamp > config.message_timestamp_before_max_ms
+        or crc32c(records[CHECKED_FROM:]) != crc
     ):
         return None
-    if batch.record_count == 1 and not batch.attributes and is_lone_value(records, BATCH_OVERHEAD):
-        return batch if batch.base_timestamp == batch.max_timestamp else None
+    if not attributes:
+        if record_count > WALKED_RECORDS_MAX and size > WALKED_BYTES_MAX:
+            return header
+        if record_count == 1 and is_lone_value(records, BATCH_OVERHEAD):
+            return header if base_timestamp == max_timestamp else None
     try:
-        times = record_times(records, batch)
+        times = record_times(records, BatchHeader(records))
     except KafkaError:
         return None
-    if times is None or (times[1] == batch.max_timestamp and times[0] >= batch.base_timestamp):
-        return batch
+    if times is None or (times[1] == max_timestamp and times[0] >= base_timestamp):
+        return header
     return None
 
 

@@ -7,6 +7,8 @@ The checksum covers everything from the attributes on, so offset and leader epoc
 """
 
 import struct
+from collections.abc import Callable
+from typing import TypeAlias
 
 from protocol.compression import Compression
 from protocol.crc import crc32c
@@ -22,7 +24,7 @@ DELETE_HORIZON = 0x40
 CODEC_MASK = 0x07
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
-_PREFIX_BYTES = 12  # base offset and length, which the length does not count
+LENGTH_COUNTS_FROM = 12  # base offset and length, which the length does not count
 _SIZE_UP_TO_MAGIC = 17
 _SMALLEST_LENGTH = 14  # Kafka's LegacyRecord.RECORD_OVERHEAD_V0: less cannot be a batch of any magic
 _LENGTH_POSITION = 8
@@ -37,6 +39,11 @@ patch_batch = struct.Struct(">qii").pack_into
 
 The length between them is written as it is, so that one call does it; the checksum does not cover the three.
 """
+
+BatchFields: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
+"""What a `BatchHeader` is made of, in the order of the layout above."""
+read_fields: Callable[[memoryview], BatchFields] = _HEADER.unpack_from
+"""The header's fields as they are; an object of them takes another 0.2 µs."""
 
 _INT64 = struct.Struct(">q")
 _INT32 = struct.Struct(">i")
@@ -90,7 +97,7 @@ class BatchHeader:
             self.record_count,
         ) = _HEADER.unpack_from(records, position)
         self.position = position
-        self.size: int = self.batch_length + _PREFIX_BYTES
+        self.size: int = self.batch_length + LENGTH_COUNTS_FROM
 
     @property
     def compression(self) -> int:
@@ -151,14 +158,14 @@ def walk_batches(records: memoryview) -> list[BatchHeader]:
         magic = records[position + _MAGIC_POSITION]
         if magic > MAGIC:
             raise UnreadableBatch(f"a record batch of magic {magic}, of 0 to {MAGIC}")
-        if length > end - position - _PREFIX_BYTES:
+        if length > end - position - LENGTH_COUNTS_FROM:
             break
         if magic < MAGIC:
             raise KafkaError(ErrorCode.INVALID_RECORD, f"a record batch of magic {magic}, which ended with Kafka 4.0")
-        if length < BATCH_OVERHEAD - _PREFIX_BYTES:
+        if length < BATCH_OVERHEAD - LENGTH_COUNTS_FROM:
             raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"a record batch of length {length}, shorter than its header")
         batches.append(BatchHeader(records, position))
-        position += length + _PREFIX_BYTES
+        position += length + LENGTH_COUNTS_FROM
     return batches
 
 
@@ -242,7 +249,7 @@ def pack_header(
     """A whole batch: this header, with length and checksum, and `body`, its payload as the attributes say."""
     batch = bytearray(BATCH_OVERHEAD)
     batch += body
-    length = len(batch) - _PREFIX_BYTES
+    length = len(batch) - LENGTH_COUNTS_FROM
     fields = (
         attributes, last_offset_delta, base_timestamp, max_timestamp, producer_id, producer_epoch, base_sequence,
         record_count,
@@ -258,5 +265,5 @@ def patch_log_append_time(records: memoryview, position: int, timestamp_ms: int)
     (attributes,) = _INT16.unpack_from(records, position + CHECKED_FROM)
     _INT16.pack_into(records, position + CHECKED_FROM, attributes | LOG_APPEND_TIME)
     _INT64.pack_into(records, position + _MAX_TIMESTAMP_POSITION, timestamp_ms)
-    checksum = crc32c(records[position + CHECKED_FROM : position + _PREFIX_BYTES + length])
+    checksum = crc32c(records[position + CHECKED_FROM : position + LENGTH_COUNTS_FROM + length])
     _UINT32.pack_into(records, position + _CRC_POSITION, checksum)

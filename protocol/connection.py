@@ -93,21 +93,35 @@ class ServerConnection:
             view[start : start + kept] = self._data[self.position : self.end]
         return view[start + kept :]
 
-    def received(self, size: int) -> None:
-        """`size` bytes were put into the buffer given by `receive_buffer`; take frames with `next_frame`."""
+    def received(self, size: int) -> memoryview | None:
+        """`size` bytes were put into the buffer given by `receive_buffer`; take frames with `next_frame`.
+
+        Unless they are one whole frame, as they nearly always are for a client that waits for its answers: that is
+        returned as `next_frame` would, and nothing is left.
+        """
         large = self._large
         if large is None:
             shared = self._shared
+            start = shared.used
             kept = self.end - self.position
-            self._data, self.position = shared.view, shared.used
-            self.end = shared.used = shared.used + kept + size
-            return
+            self.end = shared.used = stop = start + kept + size
+            self._data = data = shared.view
+            if (
+                not kept
+                and SIZE_BYTES < size <= self.frame_bytes_max
+                and _SIZE.unpack_from(data, start)[0] == size - SIZE_BYTES
+            ):
+                self.position = stop
+                return data[start + SIZE_BYTES : stop]
+            self.position = start
+            return None
         self._filled += size
         if self._filled == self._large_bytes:
             self._data, self.position, self.end = large, 0, self._filled
             self._large = None
         elif self._filled == len(large):
             self._allocate(self._large_bytes, large)
+        return None
 
     def next_frame(self) -> memoryview | None:
         """The next whole frame without its size field, borrowed until the receive buffer is reset; None when there is none.

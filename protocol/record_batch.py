@@ -6,6 +6,7 @@
 from protocol.batch_header import (
     BATCH_OVERHEAD,
     TRANSACTIONAL,
+    BatchFields,
     BatchHeader,
     UnreadableBatch,
     crc_matches,
@@ -30,6 +31,7 @@ from protocol.records import (
 __all__ = [
     "BATCH_OVERHEAD",
     "TRANSACTIONAL",
+    "BatchFields",
     "BatchHeader",
     "Compression",
     "Marker",

@@ -16,6 +16,7 @@ from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import (
     BATCH_OVERHEAD,
     TRANSACTIONAL,
+    BatchFields,
     BatchHeader,
     Record,
     build_marker,
@@ -27,7 +28,7 @@ from storage.aborted_transactions import ENTRY_BYTES, AbortedTransaction, Aborte
 from storage.config import LogConfig
 from storage.errors import OffsetOutOfRange
 from storage.leader_epochs import LeaderEpochs
-from storage.log_results import AppendResult, ReadResult
+from storage.log_results import Appended, AppendResult, ReadResult
 from storage.producer_state import ProducerState
 from storage.segment import SEGMENT_ENDINGS, Segment, SegmentReaders, SegmentWrite
 from storage.tail import Tail, TailFile
@@ -189,6 +190,20 @@ class PartitionLog:
                     self.producers.begin_transaction(batch.producer_id, batch.base_offset)
         return AppendResult(base_offset, append_time_ms, self.log_start_offset, self._sequence)
 
+    def append_one(self, records: memoryview, header: BatchFields, *, now_ms: int) -> Appended:
+        """`append` for nearly all requests: one batch, which is all of `records`, in no transaction."""
+        producer_id, config = header[9], self.config
+        if producer_id >= 0 or len(records) > config.segment_bytes or config.message_timestamp_type == "LogAppendTime":
+            return self.append(records, [BatchHeader(records)], now_ms=now_ms)
+        refusal = self._services.refusal
+        if refusal is not None:
+            raise refusal
+        if self.deleted:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        base_offset = self.log_end_offset
+        self._place(records, header[1], header[4], header[6], header[8])
+        return base_offset, NO_TIMESTAMP, self.log_start_offset, self._sequence
+
     def append_marker(
         self, producer_id: int, producer_epoch: int, coordinator_epoch: int, *, commit: bool, now_ms: int
     ) -> AppendResult:
@@ -243,29 +258,35 @@ class PartitionLog:
 
     def _append_batch(self, records: memoryview, batch: BatchHeader, append_time_ms: int) -> None:
         position, size = batch.position, batch.size
-        base_offset, leader_epoch = self.log_end_offset, self.leader_epoch
         as_it_came = None
         if append_time_ms >= 0:
             as_it_came = bytes(records[position : position + BATCH_OVERHEAD])
             patch_log_append_time(records, position, append_time_ms)
             stamped = BatchHeader(records, position)
             batch.crc, batch.attributes, batch.max_timestamp = stamped.crc, stamped.attributes, append_time_ms
-        patch_batch(records, position, base_offset, batch.batch_length, leader_epoch)
         payload = records if size == len(records) else records[position : position + size]
+        base_offset = self.log_end_offset
         try:
-            group = self._services.wal.add(
-                self.topic_id, self.partition, base_offset, size, batch.crc, leader_epoch, payload
-            )
+            self._place(payload, batch.batch_length, batch.crc, batch.last_offset_delta, batch.max_timestamp)
         except KafkaError:
-            # As it came: the caller may look at it again to say what was wrong.
-            if as_it_came is None:
-                patch_batch(records, position, 0, batch.batch_length, -1)
-            else:
-                records[position : position + BATCH_OVERHEAD] = as_it_came
+            if as_it_came is not None:
+                payload[:BATCH_OVERHEAD] = as_it_came
             raise
         batch.base_offset = base_offset
-        self.log_end_offset = next_offset = base_offset + batch.last_offset_delta + 1
-        self.tail.add(base_offset, next_offset, size, batch.max_timestamp, group.file, group.position - size)
+
+    def _place(
+        self, payload: memoryview, batch_length: int, crc: int, last_offset_delta: int, max_timestamp: int
+    ) -> None:
+        """One batch goes to the end of the log. KafkaError: as it came, so that the caller may look at it again."""
+        base_offset, leader_epoch, size = self.log_end_offset, self.leader_epoch, len(payload)
+        patch_batch(payload, 0, base_offset, batch_length, leader_epoch)
+        try:
+            group = self._services.wal.add(self.topic_id, self.partition, base_offset, size, crc, leader_epoch, payload)
+        except KafkaError:
+            patch_batch(payload, 0, 0, batch_length, -1)
+            raise
+        self.log_end_offset = next_offset = base_offset + last_offset_delta + 1
+        self.tail.add(base_offset, next_offset, size, max_timestamp, group.file, group.position - size)
         epochs = self.epochs.epochs
         if not epochs or epochs[-1] != leader_epoch:
             self.epochs.assign(leader_epoch, base_offset)

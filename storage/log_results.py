@@ -1,19 +1,22 @@
 """What appending to a log and reading from it give."""
 
+from typing import NamedTuple, TypeAlias
+
 from storage.file_system import File
 
 
-class AppendResult:
+class AppendResult(NamedTuple):
     """Where a batch went; `sequence` is what to wait for with `LogManager.when_durable`."""
 
-    __slots__ = ("base_offset", "log_append_time_ms", "log_start_offset", "sequence")
+    base_offset: int
+    log_append_time_ms: int
+    """-1 unless the log stamps records itself, or the batch is a duplicate (then its time), as in Kafka."""
+    log_start_offset: int
+    sequence: int
 
-    def __init__(self, base_offset: int, log_append_time_ms: int, log_start_offset: int, sequence: int) -> None:
-        self.base_offset = base_offset
-        self.log_append_time_ms = log_append_time_ms
-        """-1 unless the log stamps records itself, or the batch is a duplicate (then its time), as in Kafka."""
-        self.log_start_offset = log_start_offset
-        self.sequence = sequence
+
+Appended: TypeAlias = tuple[int, int, int, int]
+"""An AppendResult without names, which takes 0.2 µs less to make."""
 
 
 class ReadResult:

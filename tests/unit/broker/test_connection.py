@@ -19,7 +19,8 @@ def frame(body: bytes) -> bytes:
 class Feeder:
     """Plays the event loop: one shared buffer, which goes to other connections each time it is reset."""
 
-    def __init__(self, shared_bytes: int = 64, limit: int = LIMIT) -> None:
+    def __init__(self, shared_bytes: int = 64, limit: int = LIMIT, *, puts_back: bool = False) -> None:
+        self.puts_back = puts_back
         self.shared = ReceiveBuffer(shared_bytes)
         self.borrowed: list[tuple[memoryview, bytes]] = []
         self.outputs = 0
@@ -36,14 +37,18 @@ class Feeder:
             size = min(len(buffer), len(data))
             assert size
             buffer[:size] = data[:size]
-            self.connection.received(size)
-            frames += self.frames()
+            frames += self.frames(self.connection.received(size))
             data = data[size:]
         return frames
 
-    def frames(self) -> list[bytes]:
-        frames = []
-        while (found := self.connection.next_frame()) is not None:
+    def frames(self, lone: memoryview | None = None) -> list[bytes]:
+        frames: list[bytes] = []
+        if lone is not None and self.puts_back:
+            self.connection.put_back(lone)
+            lone = None
+        while (found := self.connection.next_frame() if lone is None else lone) is not None:
+            assert lone is None or self.connection.position == self.connection.end
+            lone = None
             frames.append(bytes(found))
             self.borrowed.append((found, frames[-1]))
         self.connection.keep_rest()
@@ -70,9 +75,12 @@ def cut(data: bytes, sizes: Iterable[int]) -> list[bytes]:
     st.lists(st.binary(max_size=200), max_size=12),
     st.lists(st.integers(1, 90), max_size=40),
     st.sampled_from([16, 64, 1024]),
+    st.booleans(),
 )
-def test_frames_come_out_as_they_went_in(bodies: list[bytes], sizes: list[int], shared_bytes: int) -> None:
-    feeder = Feeder(shared_bytes)
+def test_frames_come_out_as_they_went_in(
+    bodies: list[bytes], sizes: list[int], shared_bytes: int, puts_back: bool
+) -> None:
+    feeder = Feeder(shared_bytes, puts_back=puts_back)
     found = []
     for piece in cut(b"".join(map(frame, bodies)), sizes):
         found += feeder.read(piece)
@@ -98,6 +106,26 @@ def test_memory_follows_the_bytes_that_arrived() -> None:
     feeder = Feeder(1024, limit=100 * 1024 * 1024)
     feeder.read(struct.pack(">i", 100 * 1024 * 1024) + b"x" * 10)
     assert len(feeder.connection.receive_buffer()) <= 1024 * 1024
+
+
+def test_one_whole_frame_is_had_at_once() -> None:
+    """Of a client that waits for its answers; also behind others' bytes in the shared buffer. Not two, not a part of one."""
+    feeder = Feeder(1024, limit=50)
+    connection = feeder.connection
+    for body, lone in ((frame(b"one"), True), (frame(b""), False), (frame(b"two"), True), (frame(b"x") * 2, False)):
+        connection.receive_buffer()[: len(body)] = body
+        found = connection.received(len(body))
+        assert (found is not None) == lone
+        assert feeder.frames(found) == ([body[4:]] if body != frame(b"x") * 2 else [b"x", b"x"])
+    connection.receive_buffer()[:5] = frame(b"part")[:5]
+    assert connection.received(5) is None
+    assert feeder.frames() == []
+    connection.receive_buffer()[:3] = b"art"
+    assert connection.received(3) is None
+    assert feeder.frames() == [b"part"]
+    too_large = frame(b"y" * 51)
+    connection.receive_buffer()[: len(too_large)] = too_large
+    assert connection.received(len(too_large)) is None
 
 
 @pytest.mark.parametrize("size", [-1, -(2**31), LIMIT + 1, 2**31 - 1])
