@@ -26,6 +26,9 @@ from vector.index.segment import SegmentView
 from vector.index.selection import Matches, ReadRecords, of_postings, select
 from vector.index.settings import HASH_BYTES, IndexSettings
 
+WIDENED = 4
+"""How many times as wide as before a graph is asked next: a walk that has ended in a wrong cluster leads to the right one by a width of 256
+(0.4 ms among 330,000), where a query that is far from the data needs 1,024 (2 ms)."""
 RESCORED_MIN = 16
 """Of the best by their codes so many are looked at at least, to see how wrong codes are."""
 ERRORS_ALLOWED = 3
@@ -296,22 +299,31 @@ def _ask_graph(
     if matching.mask is not None:
         # Where the filter is independent of the query, the last of `count` matches lies here, give or take a few.
         wanted_depth = math.ceil(1.5 * count * view.columns.node_count / matching.nodes)
-    searched = 0
+    searched, easier = 0, None
     for trust in view.graph_trust:
         level = trust.width_for(wanted_depth)
         if level is None:
             return None
         width, depth = level
-        if width > searched:
-            nodes, scores, near = view.graph(vector, fetch_count(depth), max(width, ef))
-            searched = width
+        while searched < width:
+            searched = width if easier is None else min(width, WIDENED * searched)
+            at_most = depth if searched == width or easier is None else easier[1]
+            nodes, scores, near = view.graph(vector, fetch_count(at_most), max(searched, ef))
+            if easier is not None and near >= easier[0]:  # the walk before had ended among others
+                return _matching(nodes, scores, matching, count, easier[1])
         if near >= trust.closeness_min:
-            if matching.mask is None:
-                first = slice(fetch_count(count))
-                return (nodes[first], scores[first]) if len(nodes) >= count else None
-            passed = matching.mask[nodes]
-            return (nodes[passed], scores[passed]) if np.count_nonzero(passed[:depth]) >= count else None
+            return _matching(nodes, scores, matching, count, depth)
+        easier = (trust.closeness_min, depth)
     return None
+
+
+def _matching(nodes: Int64, scores: Float32, matching: Matches, count: int, depth: int) -> tuple[Int64, Float32] | None:
+    """What passes of a graph's nodes that are believed down to `depth`; None when that is less than `count`."""
+    if matching.mask is None:
+        first = slice(fetch_count(count))
+        return (nodes[first], scores[first]) if len(nodes) >= count else None
+    passed = matching.mask[nodes]
+    return (nodes[passed], scores[passed]) if np.count_nonzero(passed[:depth]) >= count else None
 
 
 def expand(part: Part, nodes: Int64, scores: Float32 | Float64, limit: int, *, collapse: bool) -> Rows:

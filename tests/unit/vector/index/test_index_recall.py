@@ -14,7 +14,9 @@ from vector.index.partition_index import PartitionIndex
 from vector.index.planner import MERGE_MIN
 from vector.index.query import IndexQuery
 from vector.index.sealed import SealedSegment
-from vector.index.search import fetch_count
+from vector.index.search import _ask_graph, fetch_count
+from vector.index.segment import Trust
+from vector.index.selection import Matches
 from vector.index.settings import IndexSettings
 
 
@@ -144,3 +146,41 @@ def test_a_sealed_vector_costs_at_most_700_bytes_of_memory_at_384_dimensions(tmp
     assert index.status()["segments"][0]["graph_trust"]
     assert (index.memory_bytes - empty) / len(rows) <= 700
     index.close()
+
+
+class OneGraph:
+    """A view whose graph finds the right cluster from a width on; trusted for near queries at 64, for far ones at 1,024."""
+
+    graph_trust = (Trust(0.6, ((64, 10), (256, 80))), Trust(0.3, ((1024, 160),)))
+
+    def __init__(self, right_from: int, closeness: float) -> None:
+        self.right_from = right_from
+        self.closeness = closeness
+        self.widths: list[int] = []
+
+    def graph(self, vector: Float32, count: int, ef: int) -> tuple[Int64, Float32, float]:
+        del vector
+        self.widths.append(ef)
+        near = self.closeness if ef >= self.right_from else 0.1
+        return np.arange(count), np.linspace(1, 0, count, dtype=np.float32), near
+
+
+@pytest.mark.parametrize(
+    ("right_from", "closeness", "widths"),
+    [
+        (0, 0.7, [64]),
+        (100, 0.7, [64, 256]),  # it had only ended in the wrong cluster
+        (0, 0.4, [64, 256, 1024]),
+        (500, 0.7, [64, 256, 1024]),
+        (0, 0.2, [64, 256, 1024]),
+        (5000, 0.7, [64, 256, 1024]),
+    ],
+)
+def test_a_graph_is_asked_wider_step_by_step(right_from: int, closeness: float, widths: list[int]) -> None:
+    """A walk that ended in the wrong cluster is found out by a little more width; how near the query is says whom to believe."""
+    view = OneGraph(right_from, closeness)
+    found = _ask_graph(view, Matches(None, 1000, 1000), 10, -1, np.ones(4, dtype=np.float32))  # type: ignore[arg-type]
+    assert view.widths == widths
+    least = 0.6 if right_from <= widths[-1] < 1024 else 0.3
+    assert (found is not None) == (right_from <= widths[-1] and closeness >= least)
+    assert found is None or len(found[0]) == fetch_count(10)
