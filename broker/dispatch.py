@@ -24,7 +24,7 @@ from protocol.errors import ErrorCode, MalformedMessage
 from protocol.headers import decode_request_header
 from protocol.messages import ApiVersionsResponse, FetchResponse, message_class
 
-_HEADER = struct.Struct(">Ii")  # API key and version as one number, correlation id
+_unpack_header = struct.Struct(">Ii").unpack_from  # API key and version as one number, correlation id
 _KEY_AND_VERSION = struct.Struct(">hh")
 _RESPONSE_HEADER = struct.Struct(">ii")
 CLIENT_ID_LENGTH_POSITION = 8
@@ -133,7 +133,7 @@ class Dispatcher:
     def dispatch(self, frame: memoryview, client: Client) -> None:
         """Handles one request; raises CloseConnection when it cannot be answered."""
         try:
-            key_and_version, correlation_id = _HEADER.unpack_from(frame)
+            key_and_version, correlation_id = _unpack_header(frame)
             route = self._routes.get(key_and_version) or self._route(key_and_version)
             if route is None:
                 self._send_unsupported_version(frame, correlation_id, client)
@@ -178,7 +178,7 @@ class Dispatcher:
         Raises CloseConnection.
         """
         try:
-            key_and_version, correlation_id = _HEADER.unpack_from(frame)
+            key_and_version, correlation_id = _unpack_header(frame)
             route = self._routes.get(key_and_version) or self._route(key_and_version)
             if route is None:
                 self._send_unsupported_version(frame, correlation_id, client)

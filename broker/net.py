@@ -28,7 +28,7 @@ IDLE_CHECKS_PER_PERIOD = 4
 BACKLOG = 1024
 UNWRITABLE, MUTED = 1, 2
 PRODUCE_KEY = b"\0\0"
-_NO_LAYOUT = struct.Struct("sBB").unpack_from
+NO_LAYOUT = struct.Struct("sBB").unpack_from
 
 
 Receive: TypeAlias = Callable[[memoryview, "Client"], None]
@@ -159,7 +159,7 @@ class Client(asyncio.BufferedProtocol):
         # For the dispatcher: a client sends the same header again and again.
         self.request_head: RequestHead | None = None
         # For `broker.usual_produce`: reads what was the same in its last produces.
-        self.produce_layout: Callable[[memoryview, int], tuple[Any, ...]] = _NO_LAYOUT
+        self.produce_layout: Callable[[memoryview, int], tuple[Any, ...]] = NO_LAYOUT
         self.quiet_checks = 0
         """How often in a row nothing had arrived when the listener looked."""
         # asyncio asks this before each read: no method in between that only passes the question on.

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+NO_LIMIT_MS = 2**63 - 1
 SyncPolicy = Literal["always", "interval", "os"]
 
 
@@ -20,7 +21,7 @@ class LogConfig:
     max_message_bytes: int = 1_048_588
     message_timestamp_type: str = "CreateTime"
     """CreateTime or LogAppendTime."""
-    message_timestamp_before_max_ms: int = 2**63 - 1
+    message_timestamp_before_max_ms: int = NO_LIMIT_MS
     message_timestamp_after_max_ms: int = 3_600_000
     """How far a record's CreateTime may be from the broker's clock; checked by Produce."""
     cleanup_policy: str = "delete"
@@ -29,7 +30,7 @@ class LogConfig:
     min_cleanable_dirty_ratio: float = 0.5
     """Compaction begins when this share of a log's closed segments has not been compacted yet."""
     min_compaction_lag_ms: int = 0
-    max_compaction_lag_ms: int = 2**63 - 1
+    max_compaction_lag_ms: int = NO_LIMIT_MS
     """A segment whose records are older is closed and compacted whatever the ratio says."""
     delete_retention_ms: int = 24 * 3_600_000
     """How long a tombstone outlives the first compaction that sees it."""

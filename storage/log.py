@@ -190,11 +190,11 @@ class PartitionLog:
                     self.producers.begin_transaction(batch.producer_id, batch.base_offset)
         return AppendResult(base_offset, append_time_ms, self.log_start_offset, self._sequence)
 
-    def append_one(self, records: memoryview, header: BatchFields, *, now_ms: int) -> Appended:
-        """`append` for nearly all requests: one batch, which is all of `records`, in no transaction."""
+    def append_one(self, records: memoryview, header: BatchFields, time_ms: Callable[[], int]) -> Appended:
+        """`append` for nearly all requests: one batch, which is all of `records`, in no transaction. Few need the time."""
         producer_id, config = header[9], self.config
         if producer_id >= 0 or len(records) > config.segment_bytes or config.message_timestamp_type == "LogAppendTime":
-            return self.append(records, [BatchHeader(records)], now_ms=now_ms)
+            return self.append(records, [BatchHeader(records)], now_ms=time_ms())
         refusal = self._services.refusal
         if refusal is not None:
             raise refusal

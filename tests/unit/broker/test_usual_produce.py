@@ -171,11 +171,19 @@ def produce_unflexible(records: bytes | None) -> bytes:
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-@given(rounds=st.lists(st.lists(requests(), min_size=1, max_size=4), min_size=1, max_size=4), changed=st.booleans())
-def test_both_ways_answer_and_store_the_same(rounds: list[list[Request]], changed: bool) -> None:
+@given(
+    rounds=st.lists(
+        st.tuples(st.sampled_from([0, 0, 1500, 5_000_000]), st.lists(requests(), min_size=1, max_size=4)),
+        min_size=1,
+        max_size=4,
+    ),
+    changed=st.booleans(),
+)
+def test_both_ways_answer_and_store_the_same(rounds: list[tuple[int, list[Request]]], changed: bool) -> None:
     worlds = World(short=True), World(short=False)
-    for number, requests_at_once in enumerate(rounds):
+    for number, (passed_ms, requests_at_once) in enumerate(rounds):
         for world in worlds:
+            world.core.machine.clock.now_ms += passed_ms
             for size, data in requests_at_once:
                 world.deliver(data, size)
             if changed and not number:
@@ -200,6 +208,23 @@ def test_what_clients_send_takes_the_short_way(world: World, version: int, recor
     world.settle()
     assert world.taken == 3
     assert len(world.transport.correlation_ids) == 3
+
+
+def test_a_reading_of_the_clock_from_long_ago_costs_one_request_the_short_way(world: World) -> None:
+    clock = world.core.machine.clock
+    clock.now_ms += 24 * 3_600_000
+    for _ in range(3):
+        world.deliver(produce(batch(b"v", timestamp_ms=clock.now_ms)))
+        world.settle()
+    assert world.taken == 2
+    assert len(world.transport.correlation_ids) == 3
+
+
+def test_a_client_of_several_topics_takes_the_short_way_with_each(world: World) -> None:
+    for topic in ["plain", "stamped", "plain", "plain", "stamped"]:
+        world.deliver(produce(batch(b"v"), topic=topic))
+    world.settle()
+    assert world.taken == 5
 
 
 def test_acks_wait_for_the_sync_and_for_one_another(world: World) -> None:
