@@ -140,6 +140,11 @@ class GenerationIndex:
             texts=config.text_index and identity.model != NO_MODEL,
         )
         index = PartitionIndex.open(self.generation.partition_directory(partition), settings)
+        for damage in index.damages:
+            logger.warning(
+                "the index of %s-%d is damaged and made anew from the log, from offset %d on: %s",
+                self._place.topic, partition, index.indexed_offset, damage,
+            )  # fmt: skip
         if recovered is not None and index.indexed_offset > recovered:
             index.truncate(recovered)
             self._taken_back(partition)

@@ -1,7 +1,7 @@
 """How much of indexes a worker may hold in memory: beyond it indexing pauses, searches go on (design/vector.md, Memory budget).
 
 What counts is `PartitionIndex.memory_bytes`: rows of growing segments, graphs and columns of sealed ones. The models, their caches and
-the segment that is being built (one at a time) come on top.
+the segments that are being built (a seal and a merge at a time, in all indexes together) come on top.
 """
 
 import time

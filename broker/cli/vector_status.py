@@ -80,6 +80,7 @@ def _shown(topic: str, found: Any) -> Any:
     lines.append(Text(_progress(found)))
     detail = found.detail or {}
     lines += [Text(line) for line in (_cost(detail), *_generations(detail), _objects(detail), _workers(detail)) if line]
+    lines += [Text(line, style="yellow") for line in _damages(detail)]
     return Group(*lines, Text(""), _partitions(found))
 
 
@@ -155,6 +156,12 @@ def _objects(detail: Any) -> str:
     if not objects:
         return ""
     return f"kept in {objects['url']} too" + (f", which is behind: {objects['trouble']}" if objects["trouble"] else "")
+
+
+def _damages(detail: Any) -> list[str]:
+    """What was found broken when the indexes were opened, and is made anew from the log."""
+    rows = detail.get("partitions", ())
+    return [f"partition {row['partition']}, damaged: {damage}" for row in rows for damage in row.get("damages", ())]
 
 
 def _workers(detail: Any) -> str:

@@ -14,7 +14,15 @@ from vector.index.columns import Columns, distinct, group_by_node, postings_at, 
 from vector.index.fields import Fields
 from vector.index.fields import encode as encode_fields
 from vector.index.fields import merge as merge_fields
-from vector.index.files import FileReference, read_faiss, sync_directory, sync_file, write_durable, write_faiss
+from vector.index.files import (
+    DamagedFile,
+    FileReference,
+    read_faiss,
+    sync_directory,
+    sync_file,
+    write_durable,
+    write_faiss,
+)
 from vector.index.growing import GrowingSegment
 from vector.index.query import NO_LIMIT
 from vector.index.scan import singles
@@ -258,13 +266,9 @@ def _graph(
     its nodes go on in their order (records that are gone change it) and it finds hardly less then; else a new one."""
     cap_faiss_threads()
     first = sources[0]
-    if (
-        isinstance(first, SealedSegment)
-        and first.graph_trust
-        and np.array_equal(merged.places[0], np.arange(first.node_count))
-    ):
-        graph = read_faiss(directory / (segment_name(first.identity) + GRAPH_SUFFIX), mapped=False)
-        if first.header.storage == settings.storage and graph.hnsw.nb_neighbors(1) == settings.hnsw_m:
+    if isinstance(first, SealedSegment) and np.array_equal(merged.places[0], np.arange(first.node_count)):
+        graph = _own_graph(directory, first, settings)
+        if graph is not None:
             graph.hnsw.efConstruction = settings.ef_construction
             graph.add(vectors.reconstruct_n(graph.ntotal, vectors.ntotal - graph.ntotal))
             trust, recall = calibrate(graph, vectors, settings)
@@ -272,6 +276,17 @@ def _graph(
                 return graph, trust, recall
     graph = build_graph(vectors, settings)
     return graph, *calibrate(graph, vectors, settings)
+
+
+def _own_graph(directory: Path, segment: SealedSegment, settings: IndexSettings) -> Any | None:
+    """A copy of a segment's graph, to be added to; None where it has none of the form wanted, or it has become unreadable."""
+    if not segment.graph_trust or segment.header.storage != settings.storage:
+        return None
+    try:
+        graph = read_faiss(directory / (segment_name(segment.identity) + GRAPH_SUFFIX), mapped=False)
+    except DamagedFile:
+        return None
+    return graph if graph.hnsw.nb_neighbors(1) == settings.hnsw_m else None
 
 
 def build_graph(vectors: Any, settings: IndexSettings) -> Any:

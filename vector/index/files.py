@@ -4,11 +4,13 @@ Rules: a file that others may read is written in full, fsynced and only then nam
 by temp + fsync + rename + fsync of the directory. Every file named anywhere has its size and CRC32C beside its name.
 """
 
+import contextlib
+import errno
 import mmap
 import os
 import shutil
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,31 @@ DAMAGED_DIRECTORY = "damaged"
 VERIFY_BYTES = 256 * 1024
 """Read at a time: they stay in the processor's cache."""
 Buffer = bytes | bytearray | memoryview
+LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EIO)
+"""What the machine lacks, or its disk: libraries tell of that by its text alone, in the words that they have for damage too."""
 
 
 class DamagedFile(Exception):
-    """A file that is missing, short or whose checksum does not match; the index sets it aside."""
+    """A file that is missing or short, whose checksum does not match, or that its library cannot read; the index sets it aside."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path.name}: {reason}")
         self.path = path
         self.reason = reason
+
+
+@contextlib.contextmanager
+def read_by(reader: str, path: Path) -> Iterator[None]:
+    """For reading a file whose checksum is right: what `reader` refuses all the same, it would refuse for ever. Raises DamagedFile, and
+    OSError where the machine is to blame."""
+    try:
+        yield
+    except (RuntimeError, ValueError, LookupError, TypeError) as error:  # FAISS raises RuntimeError, tantivy ValueError
+        said = str(error)
+        code = next((code for code in LACKING if os.strerror(code) in said), None)
+        if code is not None:
+            raise OSError(code, said, str(path)) from error
+        raise DamagedFile(path, f"{reader} cannot read it: {said}") from error
 
 
 @dataclass(slots=True, frozen=True)
@@ -128,9 +146,10 @@ def read_faiss(path: Path, *, mapped: bool = True) -> Any:
     """Opens a FAISS index memory-mapped: codes and neighbours stay in the page cache, not on the heap; else a copy of one's own.
 
     IO_FLAG_MMAP_IFC is the flag that works for HNSW and flat codes (research/vector-search.md 5.8). Never call `add` on
-    the result: it aborts the process. Verify the checksum first: FAISS trusts what it reads.
+    the result: it aborts the process. Verify the checksum first: FAISS trusts what it reads. Raises DamagedFile, OSError.
     """
-    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+    with read_by("FAISS", path):
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
 
 
 def map_file(path: Path) -> memoryview:

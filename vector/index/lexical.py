@@ -15,6 +15,7 @@ import numpy as np
 import tantivy
 
 from vector.arrays import Float32, Int64
+from vector.index.files import read_by
 
 WRITER_BYTES = 15_000_000
 """What tantivy asks for at least, about; it is freed when the writing ends."""
@@ -127,8 +128,9 @@ def write_texts(directory: Path, texts: Iterable[tuple[int, str]]) -> list[str]:
 
 
 def open_texts(directory: Path) -> Texts:
-    """Memory-mapped. Verify the files first."""
-    return Texts(_opened(tantivy.Index.open(str(directory))))
+    """Memory-mapped. Verify the files first. Raises DamagedFile, OSError."""
+    with read_by("tantivy", directory):
+        return Texts(_opened(tantivy.Index.open(str(directory))))
 
 
 def _opened(index: tantivy.Index) -> tantivy.Index:

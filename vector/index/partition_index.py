@@ -21,7 +21,7 @@ from vector.index.files import AppendFile, remove
 from vector.index.growing import GrowingSegment
 from vector.index.journal import encode_frame, journal_name
 from vector.index.manifest import Entry, Manifest
-from vector.index.planner import Plan, SegmentFacts, next_plan, should_drop, should_freeze
+from vector.index.planner import LANES, MERGE_MIN, Lane, Plan, SegmentFacts, next_plan, should_drop, should_freeze
 from vector.index.query import Candidate, IndexQuery, RecordFilter, query_vector, record_filter
 from vector.index.scan import singles
 from vector.index.scoring import storable
@@ -36,6 +36,9 @@ PENDING_BYTES_MAX = 32 * 1024 * 1024
 """Frames held for the next checkpoint; more than this is written at once."""
 FROZEN_MAX = 4
 """Full growing segments that may wait for the builder before `backlogged` asks the indexer to pause (8 MB each)."""
+PASSED_MAX = 2 * MERGE_MIN
+"""Segments that may be sealed while one merge goes on before `backlogged` asks for the same: each is scanned, for 0.22 ms, until it is
+merged, and a merge, at the lowest priority, takes as long as others leave it no processor."""
 BUILD_RETRY_S = 30.0
 
 
@@ -69,9 +72,11 @@ class PartitionIndex:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._growing_since: float | None = None
-        self._task: BuildTask | None = None
-        self._plan_not_before = -float("inf")
-        self._build_error: str | None = None
+        self._tasks: dict[Lane, BuildTask] = {}
+        self._passed = 0
+        """Seals since the merge under way began."""
+        self._plan_not_before: dict[Lane, float] = {}
+        self._build_errors: dict[Lane, str] = {}
         self._closed = False
         self.empty_bytes = GrowingSegment(0, 0, settings).memory_bytes
         """RAM of a segment that begins."""
@@ -116,8 +121,11 @@ class PartitionIndex:
 
     @property
     def backlogged(self) -> bool:
-        """Whether the builder is so far behind that the indexer must wait; memory is bounded by this."""
-        return sum(isinstance(segment, GrowingSegment) for segment in self._segments) > FROZEN_MAX
+        """Whether the builder is so far behind that the indexer must wait; memory and the time of a search are bounded by this."""
+        return (
+            self._passed >= PASSED_MAX
+            or sum(isinstance(segment, GrowingSegment) for segment in self._segments) > FROZEN_MAX
+        )
 
     def known_vectors(self, hashes: Sequence[bytes]) -> dict[bytes, Float32]:
         """Stored vectors, float32[d], of those contents that this partition has seen."""
@@ -292,17 +300,25 @@ class PartitionIndex:
     # Building: plan and swap in the owner's thread, build in any
 
     def plan(self) -> BuildTask | None:
-        """The next build, None when there is none or one is under way; answered by `swap` or `abandon`."""
-        if self._closed or self._task is not None or self._monotonic() < self._plan_not_before:
+        """The next build beside those under way, None when there is none; answered by `swap` or `abandon`, in any order."""
+        now, never = self._monotonic(), -float("inf")
+        lanes = [o for o in LANES if o not in self._tasks and now >= self._plan_not_before.get(o, never)]
+        if self._closed or not lanes:
             return None
         if should_freeze(self._facts(self._growing), self.settings):
             self._freeze()
-        plan = next_plan([self._facts(segment) for segment in self._segments], self.settings)
+        plan = next_plan([self._facts(segment) for segment in self._segments], self.settings, lanes)
         if plan is None:
             return None
         sources = tuple(segment for segment in self._segments if segment.identity in plan.sources)
-        self._task = BuildTask(plan, self._take_identity(), sources, self._log_start_offset, self._buried)
-        return self._task
+        task = BuildTask(plan, self._take_identity(), sources, self._log_start_offset, self._buried)
+        self._tasks[plan.lane] = task
+        return task
+
+    def _ended(self, task: BuildTask) -> None:
+        del self._tasks[task.plan.lane]
+        if "merge" not in self._tasks:
+            self._passed = 0
 
     def build(self, task: BuildTask) -> Built:
         """Builds the planned segment; slow, touches only new files. Raises OSError, DamagedFile."""
@@ -312,8 +328,8 @@ class PartitionIndex:
         """Replaces the sources by what was built, atomically; False when a source has been dropped, or the index closed, meanwhile."""
         if self._closed:
             return False
-        self._task = None
-        self._build_error = None
+        self._ended(task)
+        self._build_errors.pop(task.plan.lane, None)
         if not set(task.sources) <= set(self._segments):
             remove(self.directory, sealed_file_names(task.identity))
             return False
@@ -322,6 +338,7 @@ class PartitionIndex:
         self._segments = (*self._segments[:first], built.segment, *self._segments[end:])
         gone = between(task.buried, built.segment.base_offset, built.segment.next_offset)
         self._buried = np.setdiff1d(self._buried, gone, assume_unique=True)
+        self._passed += "merge" in self._tasks
         self._store_manifest()
         self._remove(task.sources)
         return True
@@ -330,9 +347,9 @@ class PartitionIndex:
         """A build failed: its files go, status says why, and it is tried again after BUILD_RETRY_S."""
         if self._closed:
             return
-        self._task = None
-        self._build_error = f"{type(error).__name__}: {error}"
-        self._plan_not_before = self._monotonic() + BUILD_RETRY_S
+        self._ended(task)
+        self._build_errors[task.plan.lane] = f"{type(error).__name__}: {error}"
+        self._plan_not_before[task.plan.lane] = self._monotonic() + BUILD_RETRY_S
         remove(self.directory, sealed_file_names(task.identity))
 
     @property
@@ -393,8 +410,8 @@ class PartitionIndex:
             "disk_bytes": self.disk_bytes,
             "saved_by_dedupe": sum(segment.posting_count - segment.node_count for segment in self._segments),
             "searches": {name: getattr(self._counters, name) for name in SearchCounters.__slots__},
-            "building": self._task.plan.reason if self._task else None,
-            "build_error": self._build_error,
+            "building": ", ".join(task.plan.reason for task in list(self._tasks.values())) or None,
+            "build_error": "; ".join(list(self._build_errors.values())) or None,
             "damages": list(self.damages),
             "buried": len(self._buried),
             "reserve_segments": len(self._reserve),

@@ -1,6 +1,6 @@
 """What to do with the segments of an index next. Pure: sizes in, a plan out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +9,10 @@ from vector.index.settings import POSTINGS_PER_ROW_MAX, IndexSettings
 MERGE_MIN = 8
 """Neighbours merged at a time. Until then they are scanned, 0.022 ms for 1,000 vectors: at most 2 ms."""
 DEAD_FRACTION_MAX = 0.2
+Lane = Literal["seal", "merge"]
+LANES: tuple[Lane, ...] = ("seal", "merge")
+"""Builds of an index that may go on at the same time, one in each: a seal reads a frozen segment, all others read sealed ones, so that
+whichever ends first may be swapped in first."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,6 +38,10 @@ class Plan:
     reason: Literal["seal", "merge", "rebuild"]
     sources: tuple[int, ...]
 
+    @property
+    def lane(self) -> Lane:
+        return "seal" if self.reason == "seal" else "merge"
+
 
 def should_freeze(growing: SegmentFacts, settings: IndexSettings) -> bool:
     """Whether the growing segment is full, or old and worth a segment of its own."""
@@ -50,11 +58,15 @@ def should_drop(segment: SegmentFacts, log_start_offset: int) -> bool:
     return segment.kind != "growing" and segment.next_offset <= log_start_offset
 
 
-def next_plan(segments: Sequence[SegmentFacts], settings: IndexSettings) -> Plan | None:
-    """The most useful build, None when there is none: seal first (it frees memory), then rebuild, then merge."""
-    for segment in segments:
-        if segment.kind == "frozen":
-            return Plan("seal", (segment.identity,))
+def next_plan(
+    segments: Sequence[SegmentFacts], settings: IndexSettings, lanes: Collection[Lane] = LANES
+) -> Plan | None:
+    """The most useful build of these lanes, None when there is none: seal first (it frees memory), then rebuild, then merge."""
+    frozen = next((segment for segment in segments if segment.kind == "frozen"), None)
+    if frozen is not None and "seal" in lanes:
+        return Plan("seal", (frozen.identity,))
+    if "merge" not in lanes:
+        return None
     for segment in segments:
         if segment.kind == "sealed" and DEAD_FRACTION_MAX * segment.postings < segment.dead:
             return Plan("rebuild", (segment.identity,))

@@ -12,7 +12,7 @@ from vector.index.columns import Columns, distinct
 from vector.index.content_lookup import ContentLookup
 from vector.index.fields import Fields
 from vector.index.fields import decode as decode_fields
-from vector.index.files import PiecesFile, let_go, map_file, read_faiss, verify
+from vector.index.files import PiecesFile, let_go, map_file, read_by, read_faiss, verify
 from vector.index.scan import nearest_rows
 from vector.index.segment import closeness
 from vector.index.segment_files import (
@@ -81,13 +81,14 @@ class SealedSegment:
 
     @classmethod
     def open(cls, directory: Path, name: str) -> "SealedSegment":
-        """Maps and verifies every file of segment `name`. Raises DamagedFile."""
+        """Maps and verifies every file of segment `name`. Raises DamagedFile, OSError."""
         header, data = decode(directory / (name + COLUMNS_SUFFIX))
         fields, texts, graph, rows_file = None, None, None, None
         for reference in header.files:
             verify(directory, reference)
             if reference.name == name + FIELDS_SUFFIX:
-                fields = decode_fields(map_file(directory / reference.name))
+                with read_by("this version", directory / reference.name):
+                    fields = decode_fields(map_file(directory / reference.name))
         path = directory / (name + VECTORS_SUFFIX)
         if header.graph_trust:
             graph = read_faiss(directory / (name + GRAPH_SUFFIX))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from vector.arrays import Hashes, Int32, Int64
 from vector.index.columns import Columns
-from vector.index.files import Buffer, DamagedFile, FileReference, checksum, map_file
+from vector.index.files import Buffer, DamagedFile, FileReference, checksum, map_file, read_by
 from vector.index.segment import Trust
 from vector.index.settings import HASH_BYTES, Counts, Metric, Storage
 
@@ -125,6 +125,11 @@ def decode(path: Path) -> tuple[SegmentHeader, SegmentColumns]:
         raise DamagedFile(path, "not a columns file")
     if checksum(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
         raise DamagedFile(path, "checksum does not match")
+    with read_by("this version", path):
+        return _decoded(data)
+
+
+def _decoded(data: memoryview) -> tuple[SegmentHeader, SegmentColumns]:
     position = len(MAGIC) + 4
     end = position + struct.unpack_from("<I", data, len(MAGIC))[0]
     fields = msgpack.unpackb(data[position:end])

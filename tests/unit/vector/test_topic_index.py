@@ -23,6 +23,7 @@ from vector.generation import Generations, Identity
 from vector.generation_index import WorkerParts
 from vector.index.builder import Builder
 from vector.index.partition_index import PartitionIndex
+from vector.index.settings import IndexSettings
 from vector.log_source import LogRun, LogState
 from vector.models import Models
 from vector.threads import WorkerThreads
@@ -148,6 +149,36 @@ async def test_an_unexpected_error_while_opening_is_tried_again(
     assert not errors
     assert topic.status()["trouble"] is None
     await topic.close()
+
+
+async def test_an_unreadable_segment_is_told_of_once_and_indexed_anew(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """tantivy refuses texts whose checksums are right: that partition was tried again every few seconds, and never searched."""
+    worker.model_there.set()
+    settings = IndexSettings(16, growing_rows_max=2, exact_matches_max=1, texts=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(generation_index, "IndexSettings", lambda **_: settings)
+        topic = worker.topic(1)
+        topic.start()
+        await indexed(topic, 1)
+        async with asyncio.timeout(20):
+            while topic.indexes[0].status()["segments"][0]["kind"] != "sealed":
+                await asyncio.sleep(0.001)
+        await topic.close()
+
+    def refuse(*_: object) -> None:
+        raise ValueError("Data corrupted")
+
+    monkeypatch.setattr("vector.index.lexical._opened", refuse)
+    again = worker.topic(1)
+    again.start()
+    await indexed(again, 1)
+    (damage,) = again.indexes[0].status()["damages"]
+    assert "tantivy cannot read it: Data corrupted" in damage
+    assert [damage in record.getMessage() for record in caplog.records] == [True]
+    assert again.trouble is None
+    await again.close()
 
 
 async def test_a_partition_that_cannot_be_opened_holds_up_no_other(

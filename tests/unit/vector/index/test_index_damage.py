@@ -1,11 +1,16 @@
 """A flipped byte in each kind of file: found, set aside, the log replayed from there, nothing embedded again needlessly."""
 
+import struct
+from dataclasses import replace
 from pathlib import Path
 
+import faiss
 import pytest
 
 from tests.unit.vector.index.model import Record, build_all, content_hash, run_of
 from vector.check import check_index
+from vector.index import segment_files
+from vector.index.files import FileReference, checksum, write_durable
 from vector.index.partition_index import PartitionIndex
 from vector.index.settings import IndexSettings
 
@@ -58,6 +63,92 @@ def test_a_damaged_segment_takes_the_index_back_to_its_start(directory: Path, pa
     assert index.status()["reserve_segments"] == 0
     index.close()
     assert check_index(directory) == []
+
+
+def write_with_right_checksums(columns: Path, victim: Path, content: bytes) -> None:
+    """As a build with a bug, or of a version to come, would: the file's content is another, and all checksums are right."""
+    if victim == columns:
+        body = segment_files.MAGIC + content
+        victim.write_bytes(body + struct.pack("<I", checksum(body)))
+        return
+    victim.write_bytes(content)
+    header, data = segment_files.decode(columns)
+    name = str(victim.relative_to(columns.parent))
+    written = FileReference(name, len(content), checksum(content))
+    files = tuple(written if file.name == name else file for file in header.files)
+    assert written in files
+    pieces = [bytes(piece) for piece in segment_files.encode(replace(header, files=files), data)]
+    write_durable(columns, pieces)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reader", "named"),
+    [
+        ("*.faiss", "FAISS", ".faiss"),
+        ("*.texts/meta.json", "tantivy", ".texts"),
+        ("*.fields", "this version", ".fields"),
+        ("*.columns", "this version", ".columns"),
+    ],
+)
+def test_a_segment_that_its_library_cannot_read_is_a_damaged_one(
+    directory: Path, pattern: str, reader: str, named: str
+) -> None:
+    """Its checksums are right, so it would be refused again at each attempt, for ever."""
+    victim, columns = sorted(directory.glob(pattern))[1], sorted(directory.glob("*.columns"))[1]
+    start = sorted(
+        (segment_files.decode(path)[0] for path in directory.glob("*.columns")), key=lambda header: header.base_offset
+    )[1].base_offset
+    write_with_right_checksums(columns, victim, b"{}" + bytes(range(256)) * 4)
+    problems = check_index(directory)
+    assert [problem.path.name.endswith(named) for problem in problems] == [True]
+
+    index = PartitionIndex.open(directory, SETTINGS)
+    assert index.indexed_offset == start
+    assert [f"{reader} cannot read it" in damage for damage in index.damages] == [True]
+    assert index.status()["damages"] == index.damages
+    index.append(run_of(RECORDS[start:], 110, SETTINGS))
+    index.close()
+    assert check_index(directory) == []
+    again = PartitionIndex.open(directory, SETTINGS)
+    assert (again.indexed_offset, again.damages) == (110, [])
+    again.close()
+
+
+@pytest.mark.parametrize("said", ["could not open it for reading: Too many open files", "mmap: Cannot allocate memory"])
+def test_what_the_machine_lacks_is_no_damage(directory: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """Libraries tell of it by the same exceptions: nothing may be set aside for that, it is tried again."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError(f"Error in faiss::FileIOReader: {said}")
+
+    before = {path.name for path in directory.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(faiss, "read_index", refuse)
+        with pytest.raises(OSError, match=said):
+            PartitionIndex.open(directory, SETTINGS)
+    assert {path.name for path in directory.iterdir()} == before
+    index = PartitionIndex.open(directory, SETTINGS)
+    assert (index.indexed_offset, index.damages) == (110, [])
+    index.close()
+
+
+def test_a_graph_that_cannot_be_read_any_more_is_made_anew_by_the_next_merge(tmp_path: Path) -> None:
+    """A merge adds to the graph of its first segment; one that failed at that would be tried again for ever."""
+    settings = replace(SETTINGS, segment_rows_max=1000, exact_matches_max=30)
+    index = PartitionIndex.open(tmp_path, settings)
+    for start in range(0, 16 * 20, 20):
+        if start == 8 * 20:
+            build_all(index)
+            (graph,) = tmp_path.glob("*.faiss")
+            graph.unlink()  # the index has mapped it
+            graph.write_bytes(b"nothing of it")
+        run = [Record(offset, offset, (offset,), 0) for offset in range(start, start + 20)]
+        index.append(run_of(run, start + 20, settings))
+    build_all(index)
+    assert [segment["kind"] for segment in index.status()["segments"]] == ["sealed", "growing"]
+    assert index.status()["segments"][0]["graph_trust"]
+    index.close()
+    assert check_index(tmp_path) == []
 
 
 def test_a_damaged_manifest_costs_a_replay_but_no_embedding_of_sealed_records(directory: Path) -> None:

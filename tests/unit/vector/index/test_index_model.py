@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.unit.vector.index.model import Expected, Record, brute_force, build_all, content_hash, run_of
 from vector.check import check_index
-from vector.index.partition_index import PartitionIndex
+from vector.index.build import Built
+from vector.index.partition_index import BuildTask, PartitionIndex
 from vector.index.query import IndexQuery
 from vector.index.settings import IndexSettings
 
@@ -115,13 +116,23 @@ class IndexMachine(RuleBasedStateMachine):
         low=st.integers(0, RECORDS_MAX),
     )
     def append_and_drop_while_building(self, kinds: list[tuple[int, ...] | None], times: Random, low: int) -> None:
-        task = self.index.plan()
-        built = self.index.build(task) if task else None
+        """A merge and a seal beside it, which end in any order."""
+        built = self.build_planned()
         self.append(kinds, times, 0)
+        built += self.build_planned()
         self.drop_below(low)
-        self.compare(IndexQuery(np.ones(DIMENSIONS, dtype=np.float32), limit=1000, log_start_offset=self.log_start))
-        if task:
-            self.index.swap(task, built)
+        times.shuffle(built)
+        everything = IndexQuery(np.ones(DIMENSIONS, dtype=np.float32), limit=1000, log_start_offset=self.log_start)
+        self.compare(everything)
+        for task, segment in built:
+            self.index.swap(task, segment)
+            self.compare(everything)
+
+    def build_planned(self) -> list[tuple[BuildTask, Built]]:
+        tasks = []
+        while (task := self.index.plan()) is not None:
+            tasks.append((task, self.index.build(task)))
+        return tasks
 
     @rule(low=st.integers(0, RECORDS_MAX))
     def drop_below(self, low: int) -> None:
@@ -159,8 +170,8 @@ class IndexMachine(RuleBasedStateMachine):
     @rule(torn=st.binary(max_size=30), building=st.booleans())
     def crash(self, torn: bytes, building: bool) -> None:
         """The process dies: what was not checkpointed is gone, a frame may be half written, a build lies around unnamed."""
-        if building and (task := self.index.plan()) is not None:
-            self.index.build(task)
+        if building:
+            self.build_planned()
         durable = self.index.checkpointed_offset
         self.index._journal.close()
         copy = self.root / "copy"

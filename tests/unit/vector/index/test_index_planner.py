@@ -1,6 +1,7 @@
-"""The planners, and the builder's thread."""
+"""The planners, and the builder's threads."""
 
 import queue
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.unit.vector.index.model import Record, run_of
+from vector.index.build import Built
 from vector.index.builder import Builder
-from vector.index.partition_index import BUILD_RETRY_S, BuildTask, PartitionIndex
+from vector.index.partition_index import BUILD_RETRY_S, PASSED_MAX, BuildTask, PartitionIndex
 from vector.index.planner import MERGE_MIN, SegmentFacts, next_plan, should_drop, should_freeze
 from vector.index.query import IndexQuery
 from vector.index.settings import IndexSettings
@@ -80,6 +82,8 @@ def test_sealing_comes_first_and_dead_rows_are_rebuilt() -> None:
     segments = [facts(1, 100, dead=50), facts(2, 100, "frozen"), facts(3, 5, "growing")]
     assert next_plan(segments, SETTINGS).sources == (2,)
     assert next_plan([segments[0], segments[2]], SETTINGS).reason == "rebuild"
+    assert next_plan(segments, SETTINGS, ["merge"]).sources == (1,)
+    assert next_plan([segments[0], segments[2]], SETTINGS, ["seal"]) is None
     assert next_plan([facts(1, 100, dead=20)], SETTINGS) is None
 
 
@@ -104,12 +108,19 @@ class Owner:
         self.posted.get(timeout=30)()
 
 
+FEW_ROWS = IndexSettings(6, growing_rows_max=10, exact_matches_max=5)
+
+
 def filled(directory: Path, monotonic: Callable[[], float] = lambda: 0.0) -> PartitionIndex:
-    settings = IndexSettings(6, growing_rows_max=10, exact_matches_max=5)
-    index = PartitionIndex.open(directory, settings, monotonic=monotonic)
+    index = PartitionIndex.open(directory, FEW_ROWS, monotonic=monotonic)
     for start in range(0, RECORDS, 10):
-        index.append(run_of([Record(o, o, (o * 3,)) for o in range(start, start + 10)], start + 10, settings))
+        append_full(index, start)
     return index
+
+
+def append_full(index: PartitionIndex, start: int) -> None:
+    """What makes a growing segment full."""
+    index.append(run_of([Record(o, o, (o * 3,)) for o in range(start, start + 10)], start + 10, FEW_ROWS))
 
 
 def test_the_builder_seals_and_merges_while_everything_stays_found(tmp_path: Path) -> None:
@@ -120,7 +131,7 @@ def test_the_builder_seals_and_merges_while_everything_stays_found(tmp_path: Pat
     owner, swapped = Owner(), []
     builder = Builder(owner.posted.put, swapped.append)
     assert builder.submit(index)
-    assert not builder.submit(index)  # one task at a time
+    assert not builder.submit(index)  # one seal at a time
     for _ in range(MERGE_MIN + 1):  # the seals, one merge
         assert index.search(everything) == before
         owner.run_one()
@@ -129,6 +140,59 @@ def test_the_builder_seals_and_merges_while_everything_stays_found(tmp_path: Pat
     assert len(swapped) == MERGE_MIN + 1
     builder.close()
     index.close()
+
+
+def test_no_seal_waits_for_a_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merge, which takes as long as others leave it no processor: meanwhile what is full is sealed, of this index and of others, everything
+    is found, and once the merge has been passed by as many as a search has time for, indexing is asked to wait for it."""
+    merging, may_merge = threading.Event(), threading.Event()
+    build = PartitionIndex.build
+
+    def starving(self: PartitionIndex, task: BuildTask) -> Built:
+        if task.plan.reason == "merge":
+            merging.set()
+            assert may_merge.wait(30)
+        return build(self, task)
+
+    monkeypatch.setattr(PartitionIndex, "build", starving)
+    index, other = filled(tmp_path / "index"), PartitionIndex.open(tmp_path / "other", FEW_ROWS)
+    owner = Owner()
+    builder = Builder(owner.posted.put)
+    builder.submit(index)
+    for _ in range(MERGE_MIN):
+        owner.run_one()
+    assert merging.wait(30)
+
+    end = RECORDS
+    for _ in range(PASSED_MAX):
+        assert not index.backlogged
+        append_full(index, end)
+        end += 10
+        builder.submit(index)
+        owner.run_one()
+        kinds = [segment["kind"] for segment in index.status()["segments"]]
+        assert set(kinds[:-1]) == {"sealed"}
+        assert index.status()["building"] == "merge"
+    assert index.backlogged
+    append_full(other, 0)
+    builder.submit(other)
+    owner.run_one()
+    assert other.status()["segments"][0]["kind"] == "sealed"
+
+    everything = IndexQuery(np.ones(6, dtype=np.float32), limit=1000)
+    before = index.search(everything)
+    assert len(before) == end
+    may_merge.set()
+    owner.run_one()
+    assert not index.backlogged
+    assert index.status()["segments"][0]["next_offset"] == RECORDS
+    assert index.search(everything) == before
+    builder.close()
+    other.close()
+    index.close()
+    again = PartitionIndex.open(tmp_path / "index", FEW_ROWS)
+    assert (again.indexed_offset, again.damages, again.search(everything)) == (end, [], before)
+    again.close()
 
 
 def test_a_failed_build_is_reported_and_tried_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
