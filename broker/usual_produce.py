@@ -19,6 +19,7 @@ from protocol.api_keys import ApiKey
 from protocol.batch_header import (
     BATCH_OVERHEAD,
     CHECKED_FROM,
+    FIELDS_BYTES,
     LENGTH_COUNTS_FROM,
     MAGIC,
     BatchFields,
@@ -32,7 +33,7 @@ from protocol.crc import crc32c
 from protocol.errors import KafkaError, MalformedMessage
 from protocol.fast_produce import FIRST_WITH_TOPIC_IDS, FLEXIBLE_VERSIONS, Answer, answer_encoder, failed_answer
 from protocol.headers import decode_request_header
-from protocol.record_walk import is_lone_value
+from protocol.record_walk import opening_of_lone_value
 from protocol.wire import long_varint
 from storage.config import NO_LIMIT_MS, LogConfig
 from storage.log import PartitionLog
@@ -228,12 +229,12 @@ def usual_batch(records: memoryview, config: LogConfig, seen_ms: int, time_ms: C
     `seen_ms`: what `time_ms` has said some time ago, 0.15 µs cheaper; what was not too new then is not now, unless the clock was set back.
     """
     size = len(records)
-    if size < BATCH_OVERHEAD:
+    if size < FIELDS_BYTES:
         return None
     header = read_fields(records)
     (
         base_offset, batch_length, _, magic, crc, attributes, last_offset_delta, base_timestamp, max_timestamp,
-        producer_id, _, base_sequence, record_count,
+        producer_id, _, base_sequence, record_count, opening,
     ) = header  # fmt: skip
     if (
         batch_length + LENGTH_COUNTS_FROM != size
@@ -257,7 +258,7 @@ def usual_batch(records: memoryview, config: LogConfig, seen_ms: int, time_ms: C
     if not attributes:
         if record_count > WALKED_RECORDS_MAX and size > WALKED_BYTES_MAX:
             return header
-        if record_count == 1 and is_lone_value(records, BATCH_OVERHEAD):
+        if record_count == 1 and opening.startswith(opening_of_lone_value(size - BATCH_OVERHEAD)) and not records[-1]:
             return header if base_timestamp == max_timestamp else None
     try:
         times = record_times(records, BatchHeader(records))

@@ -40,10 +40,11 @@ patch_batch = struct.Struct(">qii").pack_into
 The length between them is written as it is, so that one call does it; the checksum does not cover the three.
 """
 
-BatchFields: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
-"""What a `BatchHeader` is made of, in the order of the layout above."""
-read_fields: Callable[[memoryview], BatchFields] = _HEADER.unpack_from
-"""The header's fields as they are; an object of them takes another 0.2 µs."""
+BatchFields: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, bytes]
+"""What a `BatchHeader` is made of, in the order of the layout above, and the first eight bytes behind it."""
+FIELDS_BYTES = BATCH_OVERHEAD + 8
+read_fields: Callable[[memoryview], BatchFields] = struct.Struct(f"{_HEADER.format}8s").unpack_from
+"""From the first FIELDS_BYTES of a batch. An object of them takes another 0.2 µs."""
 
 _INT64 = struct.Struct(">q")
 _INT32 = struct.Struct(">i")

@@ -13,6 +13,7 @@ from protocol.wire import Buffer, unsigned_varint
 _INT32_BITS = 32
 _INT64_BITS = 64
 _LONE_BYTES_MIN, _LONE_BYTES_MAX = 8, 2048
+_NO_OPENING = bytes(9)
 
 
 class _LongVarint(ValueError):
@@ -54,18 +55,6 @@ def walk_plain(data: memoryview, count: int) -> tuple[int, int]:
     return smallest, largest
 
 
-def is_lone_value(data: memoryview, position: int) -> bool:
-    """Whether the bytes from `position` on are one whole record without key and headers, at its batch's own time.
-
-    Many small producers send such records: comparing takes a tenth of the time of walking. False says nothing.
-    """
-    size = len(data) - position
-    if not _LONE_BYTES_MIN <= size <= _LONE_BYTES_MAX:
-        return False
-    opening = _opening_of_lone_value(size)
-    return data[position : position + len(opening)] == opening and not data[-1]
-
-
 def walk_compressed(data: Buffer, count: int) -> tuple[int, int]:
     """As `walk_plain`, for the decompressed payload of a compressed batch.
 
@@ -88,12 +77,15 @@ def walk_compressed(data: Buffer, count: int) -> tuple[int, int]:
     return min(deltas), max(deltas)
 
 
-@lru_cache(maxsize=_LONE_BYTES_MAX)
-def _opening_of_lone_value(size: int) -> bytes:
-    """How `size` bytes begin that are one record without key and headers, at the batch's own time; they end with a zero byte.
+@lru_cache(maxsize=2 * _LONE_BYTES_MAX)
+def opening_of_lone_value(size: int) -> bytes:
+    """How `size` bytes begin that are one record without key and headers, at its batch's own time; they end with a zero byte.
 
-    Their number says it all.
+    Their number says it all. Many small producers send such records: comparing the first eight bytes takes a tenth of the
+    time of walking. No eight bytes begin with what is returned for sizes that no such record has, or only a large one.
     """
+    if not _LONE_BYTES_MIN <= size <= _LONE_BYTES_MAX:
+        return _NO_OPENING
     body = size - 1
     while body + len(unsigned_varint(body << 1)) > size:
         body -= 1
@@ -102,7 +94,7 @@ def _opening_of_lone_value(size: int) -> bytes:
         value -= 1
     opening = unsigned_varint(body << 1) + b"\0\0\0\1" + unsigned_varint(value << 1)
     fits = len(opening) + value + 1 == size
-    return opening if fits else bytes(size + 1)  # which nothing of that size begins with
+    return opening if fits else _NO_OPENING
 
 
 def _check_end(data: Buffer, position: int, count: int) -> None:

@@ -23,7 +23,8 @@ from storage.config import LogConfig, StorageConfig
 from storage.errors import StorageFailure
 from storage.file_system import FileSystem
 from storage.flush_plan import tail_closes_segment
-from storage.log import LogServices, PartitionLog
+from storage.log import PartitionLog
+from storage.log_services import LogServices
 from storage.offset_map import OffsetMap
 from storage.segment import BATCH_HEADER_BYTES, Segment, open_log
 from storage.worker import Worker

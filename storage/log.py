@@ -4,10 +4,8 @@ import logging
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import cast
 
 import msgpack
 
@@ -29,10 +27,10 @@ from storage.config import LogConfig
 from storage.errors import OffsetOutOfRange
 from storage.leader_epochs import LeaderEpochs
 from storage.log_results import Appended, AppendResult, ReadResult
+from storage.log_services import FileChange, LogServices
 from storage.producer_state import ProducerState
-from storage.segment import SEGMENT_ENDINGS, Segment, SegmentReaders, SegmentWrite
+from storage.segment import SEGMENT_ENDINGS, Segment, SegmentWrite
 from storage.tail import Tail, TailFile
-from storage.wal import Wal
 from storage.wal_frame import LOG_START
 
 LogKey = tuple[bytes, int]
@@ -44,35 +42,6 @@ NO_TIMESTAMP = -1
 LOOKUP_BYTES = 1 << 20
 """Read ahead for one look-up by time: an interval of the index and the largest batch of most topics."""
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class FileChange:
-    """What becomes of a segment's file once a checkpoint no longer needs it as it is."""
-
-    log: "PartitionLog"
-    path: Path
-    renamed: Path | None = None
-    """None: it is removed."""
-    segment: Segment | None = None
-    """Staged until its log is renamed."""
-
-
-class LogServices:
-    """What all logs of a directory share."""
-
-    __slots__ = ("changed", "file_changes", "readers", "refusal", "wal")
-
-    def __init__(self, readers: SegmentReaders) -> None:
-        self.readers = readers
-        self.wal: Wal = cast("Wal", None)
-        """Set once recovery is over; nothing is appended before."""
-        self.refusal: KafkaError | None = None
-        """Why appends are refused at the moment (disk full, storage failed)."""
-        self.changed: dict[PartitionLog, None] = {}
-        """Logs that differ from the last checkpoint."""
-        self.file_changes: list[FileChange] = []
-        """Due once a checkpoint is on the disk that was begun after them."""
 
 
 class PartitionLog:
@@ -168,8 +137,15 @@ class PartitionLog:
             raise refusal
         if self.deleted:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-        if len(batches) > 1 or batches[0].producer_id >= 0:
-            duplicate = self._check_producers(batches)
+        first = batches[0]
+        if len(batches) > 1:
+            if any(batch.producer_id >= 0 for batch in batches):
+                raise KafkaError(ErrorCode.INVALID_RECORD, "one batch per partition and request")
+        elif first.producer_id >= 0:
+            duplicate = self._check_producer(
+                first.producer_id, first.producer_epoch, first.base_sequence, first.last_offset_delta,
+                transactional=first.transactional,
+            )  # fmt: skip
             if duplicate is not None:
                 _, _, offset, timestamp = duplicate
                 # The original may not be durable yet: wait for what this log has appended last.
@@ -192,16 +168,23 @@ class PartitionLog:
 
     def append_one(self, records: memoryview, header: BatchFields, time_ms: Callable[[], int]) -> Appended:
         """`append` for nearly all requests: one batch, which is all of `records`, in no transaction. Few need the time."""
-        producer_id, config = header[9], self.config
-        if producer_id >= 0 or len(records) > config.segment_bytes or config.message_timestamp_type == "LogAppendTime":
+        config = self.config
+        if len(records) > config.segment_bytes or config.message_timestamp_type == "LogAppendTime":
             return self.append(records, [BatchHeader(records)], now_ms=time_ms())
         refusal = self._services.refusal
         if refusal is not None:
             raise refusal
         if self.deleted:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        _, length, _, _, crc, _, last_delta, _, max_timestamp, producer_id, epoch, sequence, _, _ = header
+        if producer_id >= 0:
+            duplicate = self._check_producer(producer_id, epoch, sequence, last_delta, transactional=False)
+            if duplicate is not None:
+                return duplicate[2], duplicate[3], self.log_start_offset, self._sequence
         base_offset = self.log_end_offset
-        self._place(records, header[1], header[4], header[6], header[8])
+        self._place(records, length, crc, last_delta, max_timestamp)
+        if producer_id >= 0:
+            self.producers.update(producer_id, epoch, sequence, last_delta, base_offset, max_timestamp, time_ms())
         return base_offset, NO_TIMESTAMP, self.log_start_offset, self._sequence
 
     def append_marker(
@@ -236,23 +219,16 @@ class PartitionLog:
             self.aborted.add(aborted)
         return AppendResult(batch.base_offset, append_time_ms, self.log_start_offset, self._sequence)
 
-    def _check_producers(self, batches: list[BatchHeader]) -> tuple[int, int, int, int] | None:
-        if len(batches) > 1 and any(batch.producer_id >= 0 for batch in batches):
-            raise KafkaError(ErrorCode.INVALID_RECORD, "one batch per partition and request")
-        batch = batches[0]
+    def _check_producer(
+        self, producer_id: int, epoch: int, base_sequence: int, last_offset_delta: int, *, transactional: bool
+    ) -> tuple[int, int, int, int] | None:
+        """The batch that this one repeats; KafkaError if the producer must not write it."""
         producers = self.producers
-        duplicate = producers.duplicate_of(
-            batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.last_offset_delta
-        )
-        if (
-            producers.open_transactions
-            and duplicate is None
-            and batch.producer_id in producers.open_transactions
-            and not batch.transactional
-        ):
+        duplicate = producers.duplicate_of(producer_id, epoch, base_sequence, last_offset_delta)
+        if duplicate is None and not transactional and producer_id in producers.open_transactions:
             raise KafkaError(
                 ErrorCode.INVALID_TXN_STATE,
-                f"producer {batch.producer_id} has an open transaction; the batch does not belong to it",
+                f"producer {producer_id} has an open transaction; the batch does not belong to it",
             )
         return duplicate
 

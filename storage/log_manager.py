@@ -15,7 +15,8 @@ from storage.clock import Clock
 from storage.config import LogConfig, StorageConfig
 from storage.errors import CorruptStorage, StorageFailure
 from storage.file_system import FileSystem
-from storage.log import LogKey, LogServices, PartitionLog
+from storage.log import LogKey, PartitionLog
+from storage.log_services import LogServices
 from storage.recovery import DirectoryCheck, Replay, ReplayedWal, replay_wal, restore_logs
 from storage.retention import plan_retention, rolls_by_age
 from storage.segment import SegmentReaders

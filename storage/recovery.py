@@ -17,7 +17,8 @@ from storage.checkpoint import Checkpoint, restore_log, unpack_log
 from storage.clock import Clock
 from storage.errors import CorruptStorage
 from storage.file_system import FileSystem
-from storage.log import FileChange, LogKey, LogServices, PartitionLog
+from storage.log import LogKey, PartitionLog
+from storage.log_services import FileChange, LogServices
 from storage.segment import (
     INDEX_ENTRY_BYTES,
     SEGMENT_ENDINGS,

@@ -18,7 +18,8 @@ from storage.config import StorageConfig
 from storage.errors import StorageFailure
 from storage.file_system import FileSystem
 from storage.flush_plan import plan_flush
-from storage.log import FileChange, LogKey, LogServices, PartitionLog
+from storage.log import LogKey, PartitionLog
+from storage.log_services import FileChange, LogServices
 from storage.segment import SegmentWrite
 from storage.segment_writer import SegmentWriter
 from storage.wal import Group

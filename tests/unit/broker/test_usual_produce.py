@@ -29,6 +29,7 @@ TOPICS: dict[str, dict[str, str]] = {
     "small": {"max.message.bytes": "80"},
     "recompressed": {"compression.type": "gzip"},
     "timely": {"message.timestamp.after.max.ms": "1000", "message.timestamp.before.max.ms": "1000"},
+    "ageless": {"message.timestamp.after.max.ms": str(2**63 - 1), "message.timestamp.before.max.ms": str(2**63 - 1)},
     "__consumer_offsets": {},
 }
 IDS = {name: bytes([number + 1]) * 16 for number, name in enumerate([*TOPICS, "nowhere"])}
@@ -297,6 +298,7 @@ def odd(data: bytes, position: int, value: int) -> bytes:
         pytest.param("recompressed", batch(LARGE), id="to be compressed"),
         pytest.param("timely", batch(LARGE, timestamp_ms=NOW_MS - 2000), id="too old"),
         pytest.param("timely", batch(LARGE, timestamp_ms=NOW_MS + 2000), id="too new"),
+        pytest.param("ageless", batch(LARGE, timestamp_ms=-(2**63)), id="older than any limit"),
         pytest.param("plain", odd(batch(LARGE), 16, 1), id="magic 1"),
         pytest.param("plain", odd(batch(LARGE), 7, 1), id="a base offset"),
         pytest.param("plain", odd(batch(LARGE), 20, 0xFF), id="a wrong CRC"),
