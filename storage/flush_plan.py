@@ -94,19 +94,21 @@ def _segment_write(tail: Tail, segment: Segment, index: int, end: int, interval:
     indexed = segment.positions[-1] if segment.positions else 0
     last_time = segment.timestamps[-1] if segment.timestamps else -1
     largest, largest_offset = segment.max_timestamp, segment.max_timestamp_offset
+    positions, timestamps = tail.positions, tail.max_timestamps
     done = index
     while done < end:
         # The first batch at least an interval behind the last indexed one; everything before it only counts for its time.
-        entry = min(bisect_left(tail.positions, indexed + interval - shift, done, end), end - 1)
-        reached = tail.position(entry) + shift - indexed >= interval
-        times = tail.max_timestamps[done : entry + 1]
-        newest = max(times)
+        entry, newest = done, timestamps[done]
+        if positions[done] + shift - indexed < interval:
+            entry = min(bisect_left(positions, indexed + interval - shift, done, end), end - 1)
+            newest = max(timestamps[done : entry + 1])
         if newest > largest:
             largest = newest
-            largest_offset = tail.base_offset(done + times.index(newest) + 1) - 1
+            largest_offset = tail.base_offset(timestamps.index(newest, done) + 1) - 1
         done = entry + 1
-        if reached:
-            indexed = tail.position(entry) + shift
+        position = positions[entry] + shift
+        if position - indexed >= interval:
+            indexed = position
             write.offsets.append(tail.base_offset(entry + 1) - 1 - segment.base_offset)
             write.positions.append(indexed)
             if largest > last_time:

@@ -170,6 +170,10 @@ def _chunks(buffers: Sequence[Buffer]) -> Iterator[list[Buffer]]:
     chunk: list[Buffer] = []
     room = _WRITE_BYTES_MAX
     for buffer in buffers:
+        if len(buffer) <= room and len(chunk) < BUFFERS_PER_WRITE:  # as nearly all do
+            chunk.append(buffer)
+            room -= len(buffer)
+            continue
         for start in range(0, len(buffer), _WRITE_BYTES_MAX):
             piece = buffer if len(buffer) <= _WRITE_BYTES_MAX else memoryview(buffer)[start : start + _WRITE_BYTES_MAX]
             if chunk and (len(piece) > room or len(chunk) == BUFFERS_PER_WRITE):

@@ -94,12 +94,14 @@ class Tail:
     def buffers(self, start: int, end: int) -> list[memoryview]:
         """The bytes at positions [start, end), as few pieces as possible, not copied."""
         pieces = []
-        run = bisect_right(self.run_positions, start) - 1
-        last = len(self.run_positions) - 1
+        positions, deltas, files = self.run_positions, self.run_deltas, self.run_files
+        run, last = bisect_right(positions, start) - 1, len(positions) - 1
         while start < end:
-            stop = min(end, self.run_positions[run + 1]) if run < last else end
-            delta = self.run_deltas[run]
-            pieces.append(self.run_files[run].mapping.view[start + delta : stop + delta])
+            stop = positions[run + 1] if run < last else end
+            if stop > end:
+                stop = end
+            delta = deltas[run]
+            pieces.append(files[run].mapping.view[start + delta : stop + delta])
             start = stop
             run += 1
         return pieces

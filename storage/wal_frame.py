@@ -35,6 +35,7 @@ CREATE, DELETE, LOG_START = -1, -2, -3
 
 _FILE_HEADER = struct.Struct(">8sIQ8s")
 _FRAME_REST = struct.Struct(">QQII")
+_FRAME = struct.Struct(">4sI24s")
 _U32 = struct.Struct(">I")
 _BATCH_HEADER = struct.Struct(">qiibI")
 _ENTRY = struct.Struct(">16siqIIi")
@@ -99,7 +100,7 @@ def encode_frame_header(
 ) -> bytes:
     """32 bytes."""
     rest = _FRAME_REST.pack(sequence, synced_sequence, payload_bytes, entries)
-    return FRAME_MAGIC + _U32.pack(crc32c(seed + rest + table)) + rest
+    return _FRAME.pack(FRAME_MAGIC, crc32c(seed + rest + table), rest)
 
 
 def read_frame(view: memoryview, position: int, seed: bytes) -> Frame | None:
