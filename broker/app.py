@@ -30,6 +30,7 @@ from broker.read_ahead import ReadAhead
 from broker.registry import load_handlers
 from broker.search.metrics import SearchCollector
 from broker.search.service import SearchService
+from broker.search.worker_process import EarlyWorkers
 from broker.security.security import Security
 from broker.security.stores import key_store
 from broker.security.tls import ServerTls
@@ -68,8 +69,9 @@ logger = structlog.get_logger(__name__)
 class Broker:
     """One broker: build it, `start` it inside a running event loop, `stop` it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, early: EarlyWorkers | None = None) -> None:
         self.config = config
+        self._early = early
         self.kafka_address = ""
         self.http_address = ""
         self.grpc_address = ""
@@ -92,6 +94,7 @@ class Broker:
             self._start_coordinators(services, undo)
             self._start_search(services, undo)
             await self._listen(services, undo)
+            await asyncio.to_thread(_load_gateways)  # Kafka clients are served meanwhile, and the worker
             await self._start_http(services, undo)
             await self._start_rpc(services, undo)
             undo.pop_all()
@@ -155,7 +158,7 @@ class Broker:
         undo.callback(services.transactions.stop)
 
     def _start_search(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
-        services.search = SearchService(services.config, services.topics, services.logs, services.clock)
+        services.search = SearchService(services.config, services.topics, services.logs, services.clock, self._early)
         services.search.start()
         undo.push_async_callback(services.search.stop)
         services.metrics.registry().register(SearchCollector(services.search))
@@ -190,7 +193,7 @@ class Broker:
         services.advertised_listeners = ",".join(told)
 
     async def _start_http(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
-        from broker.gateways.http import start_http  # half a second of imports
+        from broker.gateways.http import start_http
 
         tls = (
             ServerTls.without_client_auth(self.config).context()
@@ -202,7 +205,7 @@ class Broker:
         self.http_address = format_address(self._http.host, self._http.port)
 
     async def _start_rpc(self, services: Services, undo: contextlib.AsyncExitStack) -> None:
-        from broker.gateways.rpc import start_rpc  # 50 ms of imports
+        from broker.gateways.rpc import start_rpc
 
         try:
             pem = key_store(self.config) if self.config.http_security_protocol == "SSL" else None
@@ -253,6 +256,12 @@ class Broker:
         await self.services.search.stop()
 
 
+def _load_gateways() -> None:
+    """A quarter of a second of imports."""
+    import broker.gateways.http
+    import broker.gateways.rpc  # noqa: F401
+
+
 def _storage_config(config: Config, open_files_max: int) -> StorageConfig:
     return StorageConfig(
         sync=config.storage_sync,
@@ -273,15 +282,18 @@ def _connection_wait_s(services: Services, host: str) -> float:
     return quotas.connection_wait_s(host, services.clock.monotonic()) if quotas.limits_connections else 0.0
 
 
-def serve(config: Config) -> int:
-    """Runs the broker until SIGTERM or SIGINT; returns the exit code. Raises what keeps it from starting."""
+def serve(config: Config, early: EarlyWorkers | None = None) -> int:
+    """Runs the broker until SIGTERM or SIGINT; returns the exit code. Raises what keeps it from starting.
+
+    From when it is ready on it collects garbage, also where the caller had `gc.disable` spare the start that.
+    """
     _configure_logging()
     _tune_allocator()
-    return run(_serve(config))
+    return run(_serve(config, early))
 
 
-async def _serve(config: Config) -> int:
-    broker = Broker(config)
+async def _serve(config: Config, early: EarlyWorkers | None) -> int:
+    broker = Broker(config, early)
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, broker.stopped.set)
@@ -289,6 +301,7 @@ async def _serve(config: Config) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_THRESHOLD)
+    gc.enable()
     grpc = f" grpc={broker.grpc_address}" if broker.grpc_address else ""
     sys.stdout.write(f"senselog ready kafka={broker.kafka_address} http={broker.http_address}{grpc}\n")
     sys.stdout.flush()

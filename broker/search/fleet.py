@@ -12,6 +12,7 @@ from broker.search.folder import WorkerFolder
 from broker.search.relay import WorkerRelay
 from broker.search.remote_workers import RemotePlace, RemoteWorkers
 from broker.search.supervisor import WorkerSupervisor
+from broker.search.worker_process import EarlyWorkers
 from broker.topics import Topic
 from protocol.errors import ErrorCode, KafkaError
 from vector.channel import Channel, ChannelClosed, Handler
@@ -32,15 +33,21 @@ class WorkerFleet:
         feed: WorkerFeed,
         handlers: Callable[[int], Mapping[str, Handler]],
         prepare: Callable[[int, Channel], Awaitable[None]],
+        early: EarlyWorkers | None = None,
     ) -> None:
-        self._folder = WorkerFolder(Path(config.data_dir))
+        self._folder = early.folder if early else WorkerFolder(Path(config.data_dir))
         relayed = WorkerRelay(self.channel_of, feed).handlers
 
         def parts(number: int) -> tuple[Mapping[str, Handler], Callable[[Channel], Awaitable[None]], str]:
             name = f"vector worker {number}" if config.workers > 1 else "vector worker"
             return {**handlers(number), **relayed}, partial(prepare, number), name
 
-        here = [WorkerSupervisor(*parts(number), own=self._folder.own) for number in range(config.vector_workers)]
+        processes = early.processes if early else (None,) * config.vector_workers
+        here = [
+            WorkerSupervisor(*parts(number), own=self._folder.own, early=process)
+            for number, process in enumerate(processes)
+        ]
+        self._here = here
         elsewhere = [RemotePlace(*parts(number)) for number in range(config.vector_workers, config.workers)]
         self.workers: list[WorkerSupervisor | RemotePlace] = [*here, *elsewhere]
         self._remote = RemoteWorkers(config, elsewhere, config.vector_workers) if elsewhere else None
@@ -54,6 +61,11 @@ class WorkerFleet:
         """Starts those that have not been started."""
         for worker in self.workers:
             worker.start()
+
+    def send_home(self) -> None:
+        """Ends those that were started early: no topic needs them."""
+        for worker in self._here:
+            worker.send_home()
 
     async def stop(self) -> None:
         """Lets them checkpoint and end."""

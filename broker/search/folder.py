@@ -25,14 +25,20 @@ class WorkerFolder:
     async def own(self) -> int:
         """The lock's descriptor. Waits for workers that another broker has left behind. Raises OSError."""
         told = False
-        while self._lock is None:
+        while (descriptor := self.own_now()) is None:
+            if not told:
+                logger.warning("workers of the broker before have not ended yet", lock=str(self._path))
+            told = True
+            await asyncio.sleep(POLL_S)
+        return descriptor
+
+    def own_now(self) -> int | None:
+        """The lock's descriptor; None while others have it. Raises OSError."""
+        if self._lock is None:
             try:
                 self._lock = OsFileSystem().lock(self._path)
             except DirectoryLocked:
-                if not told:
-                    logger.warning("workers of the broker before have not ended yet", lock=str(self._path))
-                told = True
-                await asyncio.sleep(POLL_S)
+                return None
         return self._lock.descriptor
 
     def close(self) -> None:

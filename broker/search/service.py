@@ -18,6 +18,7 @@ from broker.search.feed import WorkerFeed
 from broker.search.fleet import WorkerFleet
 from broker.search.records import BatchStarts, FoundRecord, Place, compacted_away, read_records
 from broker.search.told import merged_embedders, merged_status
+from broker.search.worker_process import DIRECTORY, EarlyWorkers
 from broker.security.access import Access
 from broker.topics import Topic, Topics
 from protocol.errors import ErrorCode, KafkaError
@@ -41,22 +42,23 @@ from vector.request import (
     invalid,
 )
 
-DIRECTORY = "vector"
 LOADING_POLL_S = 0.05
 PHASES = ("embed", "wait", "search", "read")
 OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
 
 
 class SearchService:
-    """One per broker. Build it, `start` it inside the event loop, `stop` it before the logs close."""
+    """One per broker. Build it, `start` it inside the event loop, `stop` it before the logs close. `early`: workers that run already."""
 
-    def __init__(self, config: Config, topics: Topics, logs: LogManager, clock: Clock) -> None:
+    def __init__(
+        self, config: Config, topics: Topics, logs: LogManager, clock: Clock, early: EarlyWorkers | None = None
+    ) -> None:
         self._config = config
         self._topics = topics
         self._failures = FailureLog(topics, logs, clock)
         self.administration = VectorAdministration(topics, self._failures, self, config.vector_embedding_model)
         self.feed = WorkerFeed(topics, config.vector_embedding_model, config.workers, config.vector_remote_workers)
-        self.fleet = WorkerFleet(config, self.feed, self._handlers, self._prepare)
+        self.fleet = WorkerFleet(config, self.feed, self._handlers, self._prepare, early)
         self._progress: dict[int, dict[str, Any]] = {}
         self._gauges: dict[int, dict[tuple[bytes, int], dict[str, float]]] = {}
         self._starts = BatchStarts()
@@ -71,6 +73,8 @@ class SearchService:
         self.fleet.listen()
         if self.feed.topics_with_vectors:
             self.fleet.start()
+        else:
+            self.fleet.send_home()
 
     async def stop(self) -> None:
         """Ends the worker, with a checkpoint."""

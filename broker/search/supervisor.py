@@ -2,18 +2,14 @@
 
 import asyncio
 import contextlib
-import os
-import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import structlog
 
-import vector
+from broker.search.worker_process import WorkerProcess
 from protocol.errors import KafkaError
 from vector.channel import Channel, ChannelClosed, Handler
 
@@ -37,7 +33,7 @@ logger = structlog.get_logger(__name__)
 
 class WorkerSupervisor:
     """One worker process. `prepare` is awaited on each new channel before anyone else may use it; `own`, before there is a process,
-    gives a descriptor that it inherits."""
+    gives a descriptor that it inherits. `early` is a process that there is already."""
 
     def __init__(
         self,
@@ -45,6 +41,7 @@ class WorkerSupervisor:
         prepare: Callable[[Channel], Awaitable[None]],
         name: str = "vector worker",
         own: Callable[[], Awaitable[int]] | None = None,
+        early: WorkerProcess | None = None,
     ) -> None:
         self.name = name
         self.state: WorkerState = "off"
@@ -59,6 +56,8 @@ class WorkerSupervisor:
         self._handlers = handlers
         self._prepare = prepare
         self._own = own
+        self._early = early
+        self._process: WorkerProcess | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -68,11 +67,20 @@ class WorkerSupervisor:
             self.state = "starting"
             self._task = asyncio.get_running_loop().create_task(self._supervise())
 
+    def send_home(self) -> None:
+        """Ends a process that was started early and has nothing to do."""
+        if self._early is not None and self._task is None:
+            self._early.kill()
+            self._early.connection.close()
+            self._early = None
+
     async def stop(self) -> None:
-        """Lets the worker checkpoint and end; kills it after STOP_TIMEOUT_S."""
+        """Lets the worker checkpoint and ends it; kills it after STOP_TIMEOUT_S."""
         self._stopping = True
-        if self.channel is not None:
-            await stop_worker(self.channel)
+        self.send_home()
+        process = self._process
+        if self.channel is not None and await stop_worker(self.channel) and process is not None:
+            process.kill()  # all that it still does is take itself to pieces, which takes 0.1 s, and 1 s while it builds
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -103,47 +111,34 @@ class WorkerSupervisor:
         return (descriptor,)
 
     async def _run_once(self) -> None:
-        inherited = await self._inherited()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "vector.worker",
-                    "--socket-descriptor",
-                    str(theirs.fileno()),
-                    pass_fds=(theirs.fileno(), *inherited),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    env=_environment(),
-                )
-            except OSError:
-                ours.close()
-                raise
+        process, self._early = self._early, None
+        if process is None:
+            process = WorkerProcess(await self._inherited())
         channel = Channel(self._handlers)
-        self.process_id = process.pid
+        self._process, self.process_id = process, process.pid
         try:
-            await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
+            await asyncio.get_running_loop().create_connection(lambda: channel, sock=process.connection)
             async with named_timeout("is not ready", PREPARE_TIMEOUT_S):
                 await self._prepare(channel)
             self.channel, self.state = channel, "running"
             logger.info("vector worker runs", worker=self.name, pid=process.pid, restarts=self.restarts)
             await heed(channel, partial(_cpu_ns, process.pid))
         finally:
-            self.channel = self.process_id = None
+            self.channel = self.process_id = self._process = None
             self.memory = {}
             channel.close()
-            ours.close()
+            process.connection.close()
             code = await _end(process)
         logger.warning("vector worker ended", worker=self.name, exit_code=code)
 
 
-async def stop_worker(channel: Channel) -> None:
-    """Lets it checkpoint; at most STOP_TIMEOUT_S."""
+async def stop_worker(channel: Channel) -> bool:
+    """Lets it checkpoint; at most STOP_TIMEOUT_S. Whether it has."""
     with contextlib.suppress(TimeoutError, ChannelClosed, KafkaError):
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await channel.call("stop", None)
+            return True
+    return False
 
 
 async def heed(channel: Channel, work_done: Callable[[], object] = object) -> None:
@@ -193,28 +188,14 @@ async def named_timeout(what: str, timeout_s: float) -> AsyncIterator[None]:
         raise TimeoutError(f"it {what} within {timeout_s:g} s") from None
 
 
-async def _end(process: asyncio.subprocess.Process) -> int:
+async def _end(process: WorkerProcess) -> int:
     """Waits for a process whose channel is closed; it has nothing left to do."""
     try:
         async with asyncio.timeout(STOP_TIMEOUT_S):
-            return await process.wait()
+            return await process.ended()
     except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        code = await process.wait()
+        process.kill()
+        code = await process.ended()
         if not isinstance(error, TimeoutError):
             raise  # a cancellation: swallowed, the supervisor would start the next worker while the broker stops
         return code
-
-
-def _environment() -> dict[str, str]:
-    """Our packages first on the worker's path, as the launcher does it; FAISS and the tokenizer start no threads of their own."""
-    root = str(Path(str(vector.__file__)).resolve().parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-    }

@@ -10,18 +10,20 @@ import pytest
 
 from broker.search import supervisor
 from broker.search.supervisor import WorkerSupervisor, _end
+from broker.search.worker_process import WorkerProcess
 from vector.channel import Channel
 
 
 async def test_a_stop_while_a_dead_worker_is_waited_for_is_not_swallowed() -> None:
-    process = await asyncio.create_subprocess_exec("sleep", "60")
+    process = WorkerProcess()  # which ends when its connection does
     ending = asyncio.create_task(_end(process))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     ending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await ending
-    assert process.returncode is not None
+    assert await process.ended() == -signal.SIGKILL
+    process.connection.close()
 
 
 async def test_a_worker_that_cannot_be_prepared_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
