@@ -110,7 +110,7 @@ class UsualProduce:
         self._time_ms = services.clock.time_ms
         self._encode = response_encoder(ApiKey.PRODUCE, version)
         self._by_id = version >= FIRST_WITH_TOPIC_IDS
-        # Of the newest frame's first request, and of the newest that was too new.
+        # Of the newest request whose latency was taken, or that was too new for the reading before: a clock may be set back.
         self._seen_ms = self._time_ms()
         self._targets: dict[bytes, _Target] = {}
         self._revision = -1
@@ -171,7 +171,6 @@ class UsualProduce:
 
     def _wait(self, first: _Answers) -> None:
         """The first that waits for its frame."""
-        self._seen_ms = self._time_ms()
         self._waiting_for = first.sequence
         self._waiting = waiting = [first]
         self._services.logs.when_durable(first.sequence, partial(self._durable, waiting))
@@ -185,6 +184,7 @@ class UsualProduce:
             pending.connection.release()
             if pending.observe is not None:
                 pending.observe()
+                self._seen_ms = self._time_ms()
 
     def _find(self, frame: memoryview, client: Client) -> _Target:
         """The target of a request to another topic than the client's last one, or of one never seen; LookupError: none."""

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.dispatch import Dispatcher
+from broker.metrics import LATENCY_SAMPLE_EVERY
 from broker.net import Client, Entrance, KafkaListener
 from broker.registry import load_handlers
 from broker.usual_produce import ANSWERS_MAX, UsualProduce, usual_produces
@@ -219,6 +220,23 @@ def test_a_reading_of_the_clock_from_long_ago_costs_one_request_the_short_way(wo
         world.settle()
     assert world.taken == 2
     assert len(world.transport.correlation_ids) == 3
+
+
+def test_a_clock_that_was_set_back_is_believed(world: World) -> None:
+    """Once the latency of one request has been taken."""
+    clock = world.core.machine.clock
+    clock.now_ms += 4_000_000
+    early = produce(batch(b"v", timestamp_ms=clock.now_ms))
+    for _ in range(2):
+        world.deliver(early)
+        world.settle()
+    clock.now_ms -= 4_000_000
+    for _ in range(LATENCY_SAMPLE_EVERY):
+        world.deliver(produce(batch(b"v")))
+        world.settle()
+    taken = world.taken
+    world.deliver(early)
+    assert world.taken == taken == 1 + LATENCY_SAMPLE_EVERY
 
 
 def test_a_client_of_several_topics_takes_the_short_way_with_each(world: World) -> None:
