@@ -50,6 +50,7 @@ _CLIENT_ID = 10
 # Transactional id, acks, timeout and number of topics; then the topic and, behind it, number of partitions and partition.
 _BEFORE_TOPIC = 8
 _BEHIND_TOPIC = 5
+_ONE = 2  # as the length of a compact array
 _UUID_BYTES = 16
 _NO_TAGS = b"\0\0\0"  # of the partition, the topic and the request
 _CODEC_MAX = int(Compression.ZSTD)  # attributes of more than a codec are not usual
@@ -190,6 +191,8 @@ class UsualProduce:
         """The target of a request to another topic than the client's last one, or of one never seen; LookupError: none."""
         topic = frame[_CLIENT_ID_LENGTH] + _CLIENT_ID + 1 + _BEFORE_TOPIC
         position = topic + _BEHIND_TOPIC + (_UUID_BYTES if self._by_id else frame[topic])
+        if frame[topic - 1] != _ONE or frame[position - _BEHIND_TOPIC] != _ONE:
+            raise LookupError("several topics or partitions")  # as Java's client sends; learning that takes longer
         client.produce_layout = _layout(position - _PREFIX)
         prefix = frame[_PREFIX:position].tobytes()
         target = self._targets.get(prefix) or self._learn(prefix, frame)

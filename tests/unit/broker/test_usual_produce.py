@@ -290,6 +290,20 @@ def test_a_topic_created_again_gets_its_own_batches(world: World) -> None:
     assert fresh.partitions[0].high_watermark == 1
 
 
+@pytest.mark.parametrize("version", FLEXIBLE_VERSIONS)
+def test_a_request_of_several_partitions_is_not_decoded_twice(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Java's client sends such requests all the time: they go to the handler without being read for the short way."""
+    world = World(short=True)
+    usual = UsualProduce(world.core.services, version)
+    data = memoryview(bytearray(produce(batch(b"v"), version=version, partitions=2)))[4:]
+
+    def learn(*_: object) -> None:
+        raise AssertionError("decoded for nothing")
+
+    monkeypatch.setattr(usual, "_learn", learn)
+    assert not usual.take(data, 1, world.client, None)
+
+
 def test_targets_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker.usual_produce.TARGETS_MAX", 3)
     usual = UsualProduce(world.core.services, 9)
