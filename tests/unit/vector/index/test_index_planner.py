@@ -1,5 +1,6 @@
 """The planners, and the builder's threads."""
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable
@@ -68,6 +69,29 @@ def test_each_vector_goes_into_a_graph_once(segments_sealed: int, rows: int) -> 
     assert inserted <= segments_sealed * rows
     assert written <= segments_sealed * rows * (SETTINGS.segment_rows_max / (MERGE_MIN * rows) + 1)
     assert sum(not segment.graph for segment in segments) < 2 * MERGE_MIN
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_segments_that_were_sealed_during_a_merge_are_not_left_between_large_ones(seed: int) -> None:
+    """Merges took the smallest window wherever it lay: what was left before it was scanned for ever, 90,000 of a million vectors."""
+    random = np.random.default_rng(seed)
+    unsealed, passing = random.integers(30, 34, 98).tolist(), int(random.integers(2 * MERGE_MIN))
+    segments: list[SegmentFacts] = []
+    identities = itertools.count()
+
+    def seal(count: int) -> None:
+        for _ in range(min(count, len(unsealed))):
+            segments.append(facts(next(identities), unsealed.pop()))
+
+    while unsealed:
+        seal(1)
+        while (plan := next_plan(segments, SETTINGS)) is not None:
+            seal(passing)  # while it is being merged
+            merged = [segment for segment in segments if segment.identity in plan.sources]
+            first = segments.index(merged[0])
+            graph = replace(facts(next(identities), sum(one.nodes for one in merged)), graph=True)
+            segments[first : first + len(merged)] = [graph]
+    assert sum(not segment.graph for segment in segments) < MERGE_MIN
 
 
 def test_a_graph_with_dead_rows_is_not_added_to() -> None:
