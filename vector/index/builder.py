@@ -82,6 +82,7 @@ class Builder:
                 if self._closed:
                     return
             self._post(_Finish(self, index, task, outcome))
+            del index, task, outcome  # else what was merged stays mapped until the next merge
             return_freed()
 
     def finish(self, index: PartitionIndex, task: BuildTask, outcome: "Built | Exception") -> None:
