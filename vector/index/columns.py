@@ -10,6 +10,8 @@ import numpy as np
 
 from vector.arrays import Bool, Int32, Int64, UInt8
 
+_NUMBERS = np.arange(1024)
+_NUMBERS.flags.writeable = False
 MANY_POSTINGS = 1000
 """Of a text with more records only those are sorted that can be among the newest."""
 
@@ -30,6 +32,12 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+
+def counting(count: int) -> Int64:
+    """0, 1, 2 …: int64[count], not to be written to. For a few not by numpy, which lets go of the interpreter meanwhile: to get it back
+    takes longer when many search at the same time."""
+    return _NUMBERS[:count] if count <= len(_NUMBERS) else np.arange(count)
 
 
 def distinct(offsets: Int64) -> int:
@@ -72,6 +80,8 @@ def newest(columns: Columns, postings: Int64, count: int) -> Int64:
 
 def newest_of_each(columns: Columns, places: Int64, postings: Int64, count: int) -> tuple[Int64, Int64]:
     """`newest` of every group: `places`, int64[m], says of which group each of `postings` is. In any order."""
+    if len(places) <= count:
+        return places, postings
     sizes = np.bincount(places)
     if sizes.max(initial=0) <= count:
         return places, postings

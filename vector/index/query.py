@@ -1,5 +1,6 @@
 """A query of one partition's index, and what it finds."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +90,8 @@ def query_vector(query: IndexQuery, settings: IndexSettings) -> Float32:
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"limit: {query.limit} is below 1")
     if settings.metric != "cosine":
         return vector
-    norm = float(np.linalg.norm(vector.astype(np.float64)))
+    wide = vector.astype(np.float64)
+    norm = math.sqrt(np.einsum("i,i->", wide, wide))
     if norm == 0.0:
         raise KafkaError(
             ErrorCode.INVALID_REQUEST, "vector: all components are zero, cosine has no direction to compare"

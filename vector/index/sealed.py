@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 
 from vector.arrays import Bool, Float32, Int64, Stored
-from vector.index.columns import Columns, distinct
+from vector.index.columns import Columns, counting, distinct
 from vector.index.content_lookup import ContentLookup
 from vector.index.fields import Fields
 from vector.index.fields import decode as decode_fields
@@ -174,6 +174,8 @@ class SealedSegment:
     def postings_of(self, nodes: Int64) -> tuple[Int64, Int64]:
         starts = self._data.starts[nodes]
         counts = self._data.starts[nodes + 1] - starts
+        if counts.max(initial=0) == 1:
+            return counting(len(nodes)), self._data.by_node[starts].astype(np.int64)
         places = np.repeat(np.arange(len(nodes)), counts)
         ends = np.cumsum(counts)
         rows = np.arange(len(places)) + (starts - ends + counts)[places]

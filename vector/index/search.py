@@ -18,7 +18,7 @@ import faiss
 import numpy as np
 
 from vector.arrays import Bool, Float32, Float64, Int64
-from vector.index.columns import newest_of_each
+from vector.index.columns import counting, newest_of_each
 from vector.index.query import Candidate, IndexQuery, RecordFilter
 from vector.index.scan import singles
 from vector.index.scoring import as_rough_scores, similarities
@@ -158,7 +158,7 @@ def ranked(found: Sequence[Rows], limit: int, *, collapse: bool, least: float | 
     if not found:
         return []
     parts = [rows.part for rows in found]
-    of_part = np.repeat(np.arange(len(parts)), [len(rows.scores) for rows in found])
+    of_part = counting(len(parts)).repeat([len(rows.scores) for rows in found])
     scores, nodes, postings = (
         np.concatenate([getattr(rows, name) for rows in found]) for name in ("scores", "nodes", "postings")
     )
@@ -233,14 +233,15 @@ def _rescored(
     scores = np.full(len(nodes), -np.inf, dtype=np.float32)
 
     def rescore(places: Int64) -> None:
-        places = np.sort(places)
-        bounds = [0, *np.searchsorted(places, ends).tolist()]
-        rows = [part.view.rows(nodes[places[a:b]]) for part, a, b in zip(parts, bounds, bounds[1:], strict=False)]
-        scores[places] = similarities(singles(np.concatenate(rows)), vector, metric)
+        chosen = np.zeros(len(nodes), dtype=np.bool_)
+        chosen[places] = True
+        starts = (0, *ends[:-1])
+        rows = [part.view.rows(nodes[a:b][chosen[a:b]]) for part, a, b in zip(parts, starts, ends, strict=True)]
+        scores[chosen] = similarities(singles(np.concatenate(rows)), vector, metric)
 
     order = np.argsort(-rough, kind="stable")
     scanned = int(np.count_nonzero(rough == np.inf))
-    first = scanned + max(2 * limit, RESCORED_MIN)
+    first = scanned + max(3 * limit // 2, RESCORED_MIN)
     rescore(order[:first])
     others = order[first : scanned + fetch_count(limit)]
     if len(others):
@@ -356,6 +357,9 @@ def count_duplicates(parts: Sequence[Part], contents: list[bytes]) -> dict[bytes
         if not len(known):
             continue
         places, postings = _matching_postings(part, nodes[known])
+        if part.matching.postings is None and len(places) == len(known):
+            counts[known] += 1
+            continue
         if part.view.columns.chunked:
             offsets = part.view.columns.offsets[postings]
             again = np.zeros(len(places), dtype=np.bool_)
